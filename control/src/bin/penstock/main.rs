@@ -1,0 +1,2 @@
+//! `penstock`: the command line.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `penstock-control`: wiring only.
+fn main() {}

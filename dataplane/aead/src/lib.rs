@@ -1,0 +1,1 @@
+//! ESP transforms in batches.

@@ -1,0 +1,2 @@
+//! `penstock-dataplane`: wiring only.
+fn main() {}

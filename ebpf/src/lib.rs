@@ -1,0 +1,2 @@
+//! The steering decision of the XDP program, as a pure function, and the layout of its maps.
+#![no_std]

@@ -1,0 +1,3 @@
+//! Packet headers: views and emitters.
+#![no_std]
+#![forbid(unsafe_code)]
