@@ -1,0 +1,45 @@
+//! Ports: the interfaces under the dataplane.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PortId, VrfId};
+
+/// What side of the gateway a port is on, which decides what the XDP program steers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PortRole {
+    /// The plain side: packets through the gateway are taken over as well as tunnel traffic.
+    Protected,
+    /// The tunnel side: only tunnel traffic to this gateway is taken over.
+    Internet,
+}
+
+/// Which XDP attachment is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum XdpPreference {
+    /// Best first: zero-copy driver, copying driver, generic.
+    #[default]
+    Auto,
+    /// The driver's hook, with or without copies.
+    Driver,
+    /// The kernel's generic hook.
+    Generic,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Its name in updates.
+    pub id: PortId,
+    /// The interface's name; it may come later or go and return.
+    pub interface: String,
+    /// Its side.
+    pub role: PortRole,
+    /// The routing table of packets that it receives.
+    pub vrf: VrfId,
+    /// The attachment to try.
+    pub xdp: XdpPreference,
+    /// Refuse the port where the driver does not grant zero-copy on every queue.
+    pub require_zero_copy: bool,
+    /// Take labelled packets (EtherType 0x8847) over.
+    pub mpls: bool,
+}
