@@ -1,1 +1,21 @@
-//! ESP transforms in batches.
+//! ESP transforms in batches: seal and open in place.
+//!
+//! A caller expands a key once ([`SealKey`], [`OpenKey`]), fills a batch of [`SealJob`]s or [`OpenJob`]s
+//! (each a key, a packet from its ESP header to the end of its ICV, and a 64-bit sequence number) and calls
+//! [`seal()`] or [`open()`]. Jobs of different transforms, keys and lengths may share a batch; each gets its
+//! own [`Verdict`].
+
+mod algorithm;
+mod batch;
+mod engine;
+mod hmac;
+mod job;
+mod key;
+mod material;
+mod portable;
+
+pub use algorithm::{AesKey, Algorithm, ESP_HEADER_BYTES, Hmac, MAX_PACKET_BYTES, Transform};
+pub use batch::{open, seal};
+pub use engine::Engine;
+pub use job::{OpenJob, SealJob, Verdict};
+pub use key::{KeyError, OpenKey, SealKey};
