@@ -1,1 +1,7 @@
-//! Namespaces, traffic sources and benchmarks.
+//! What surrounds a gateway in demonstrations, tests and benchmarks: namespaces and links, the built
+//! daemons as processes, traffic and reports. Starts the daemons, never links them.
+
+pub mod gateway;
+pub mod namespace;
+pub mod process;
+pub mod topology;

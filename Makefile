@@ -1,0 +1,34 @@
+# Penstock. `make help` lists the targets; every target installs what it needs on Debian 12 with Rust.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+build: ## the daemons and the command line, optimised
+	scripts/packages build
+	cargo build --release --workspace --bins
+
+demo: ## two gateways, two hosts, real traffic; HOLD=1 leaves them running
+	scripts/packages build demo
+	cargo build --release --workspace --bins
+	target/release/penstock-demo $(if $(HOLD),--hold)
+
+test: ## every test, as root; fails where one fails
+	scripts/packages build test
+	cargo build --workspace --all-targets
+	cargo test --workspace
+
+loom: ## the concurrency models
+	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --release --target-dir target/loom loom_
+
+lint: ## format, clippy, documentation, dependency rules
+	scripts/packages build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	scripts/deny
+
+.PHONY: help build demo test loom lint

@@ -1,0 +1,136 @@
+//! Network namespaces that vanish with their owner.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+
+/// A command that did not do its part.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// It could not be started.
+    #[error("cannot run {command}: {source}")]
+    Start {
+        /// The command line.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It ended with an error.
+    #[error("{command}: {status}: {stderr}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it said.
+        stderr: String,
+    },
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// [`CommandError`] where it cannot start or does not end with status 0.
+pub fn run(command: &mut Command) -> Result<String, CommandError> {
+    let line = format!("{command:?}");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().map_err(|source| CommandError::Start {
+        command: line.clone(),
+        source,
+    })?;
+    if status.success() {
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    } else {
+        let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
+        Err(CommandError::Failed {
+            command: line,
+            status,
+            stderr,
+        })
+    }
+}
+
+/// A network namespace, deleted on drop with everything in it.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace whose name starts with `stem` and is unique on this machine.
+    ///
+    /// # Errors
+    /// [`CommandError`] without root or iproute2.
+    pub fn new(stem: &str) -> Result<Self, CommandError> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        Self::named(format!("{stem}-{}-{serial}", std::process::id()))
+    }
+
+    /// Makes a namespace of exactly this name, which must be free.
+    ///
+    /// # Errors
+    /// [`CommandError`] where it is taken, or without root or iproute2.
+    pub fn named(name: String) -> Result<Self, CommandError> {
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let namespace = Self { name };
+        namespace.ip("link set lo up")?;
+        // Duplicate address detection would hold IPv6 addresses back for a second and more.
+        namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        Ok(namespace)
+    }
+
+    /// Its name under `/run/netns`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run inside.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Runs a command line, split at white space, inside.
+    ///
+    /// # Errors
+    /// [`CommandError`] where it does not end with status 0.
+    pub fn run(&self, line: &str) -> Result<String, CommandError> {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().unwrap_or_default());
+        run(command.args(words))
+    }
+
+    /// Runs `ip` with these arguments, split at white space, on this namespace.
+    ///
+    /// # Errors
+    /// [`CommandError`] where it does not end with status 0.
+    pub fn ip(&self, arguments: &str) -> Result<String, CommandError> {
+        run(Command::new("ip")
+            .args(["-n", &self.name])
+            .args(arguments.split_whitespace()))
+    }
+
+    /// Sets a kernel parameter inside.
+    ///
+    /// # Errors
+    /// [`CommandError`] where the kernel has no such parameter or refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<(), CommandError> {
+        run(self.command("sysctl").args(["-qw", &format!("{name}={value}")])).map(drop)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nothing is left to tell a failure to: the name shows in `ip netns`.
+        let _ = run(Command::new("ip").args(["netns", "delete", &self.name]));
+    }
+}
