@@ -1,6 +1,8 @@
 //! The structure that the design fixes: who may depend on whom, where unsafe code may be, how large a
 //! file may grow.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
