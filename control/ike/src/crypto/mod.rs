@@ -1,0 +1,8 @@
+//! The cryptographic primitives of IKEv2, each behind a closed set of algorithms.
+
+pub(crate) mod cipher;
+pub(crate) mod key_exchange;
+pub(crate) mod modp;
+pub(crate) mod prf;
+pub(crate) mod random;
+pub(crate) mod signature;

@@ -1,0 +1,284 @@
+//! Finite-field Diffie-Hellman in the MODP groups (RFC 2409, RFC 3526), constant time in the exponent.
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, Uint};
+use southbound::KeyMaterial;
+
+use crate::error::{Error, Result};
+
+/// Groups by length of the prime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "named by length")]
+pub enum ModpGroup {
+    Modp1024,
+    Modp1536,
+    Modp2048,
+    Modp3072,
+    Modp4096,
+    Modp6144,
+    Modp8192,
+}
+
+impl ModpGroup {
+    /// Length of the prime, of public values and of the shared secret.
+    pub fn length_bytes(self) -> usize {
+        match self {
+            Self::Modp1024 => 128,
+            Self::Modp1536 => 192,
+            Self::Modp2048 => 256,
+            Self::Modp3072 => 384,
+            Self::Modp4096 => 512,
+            Self::Modp6144 => 768,
+            Self::Modp8192 => 1024,
+        }
+    }
+
+    /// Length of private exponents: twice the strength that RFC 3526 section 8 gives the group at most, rounded up.
+    fn exponent_bytes(self) -> usize {
+        match self {
+            Self::Modp1024 | Self::Modp1536 | Self::Modp2048 => 40,
+            Self::Modp3072 | Self::Modp4096 => 64,
+            Self::Modp6144 | Self::Modp8192 => 80,
+        }
+    }
+
+    fn prime(self) -> &'static str {
+        match self {
+            Self::Modp1024 => PRIME_1024,
+            Self::Modp1536 => PRIME_1536,
+            Self::Modp2048 => PRIME_2048,
+            Self::Modp3072 => PRIME_3072,
+            Self::Modp4096 => PRIME_4096,
+            Self::Modp6144 => PRIME_6144,
+            Self::Modp8192 => PRIME_8192,
+        }
+    }
+
+    /// A private exponent from random bytes.
+    pub(crate) fn draw(self, random: &mut dyn super::random::Random) -> KeyMaterial {
+        let mut exponent = vec![0; self.exponent_bytes()];
+        random.fill(&mut exponent);
+        // Never zero, and always of full length.
+        if let Some(first) = exponent.first_mut() {
+            *first |= 0x80;
+        }
+        KeyMaterial::new(exponent)
+    }
+
+    /// 2^exponent mod p.
+    pub(crate) fn public(self, exponent: &KeyMaterial) -> Result<Vec<u8>> {
+        let mut two = vec![0; self.length_bytes()];
+        if let Some(last) = two.last_mut() {
+            *last = 2;
+        }
+        self.power(&two, exponent)
+    }
+
+    /// The shared secret with a peer's public value, which must be of the group's length and in 2..=p-2
+    /// (RFC 6989 section 2.1: all these primes are safe, so that suffices).
+    pub(crate) fn agree(self, public: &[u8], exponent: &KeyMaterial) -> Result<KeyMaterial> {
+        Ok(KeyMaterial::new(self.power(public, exponent)?))
+    }
+
+    fn power(self, base: &[u8], exponent: &KeyMaterial) -> Result<Vec<u8>> {
+        const L: u32 = crypto_bigint::Limb::BITS;
+        macro_rules! sized {
+            ($bits:literal) => {
+                power::<{ $bits / L as usize }>(self.prime(), base, exponent.expose())
+            };
+        }
+        match self {
+            Self::Modp1024 => sized!(1024),
+            Self::Modp1536 => sized!(1536),
+            Self::Modp2048 => sized!(2048),
+            Self::Modp3072 => sized!(3072),
+            Self::Modp4096 => sized!(4096),
+            Self::Modp6144 => sized!(6144),
+            Self::Modp8192 => sized!(8192),
+        }
+        .ok_or(Error::Malformed("key exchange value"))
+    }
+}
+
+fn power<const LIMBS: usize>(prime: &str, base: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let prime = Uint::<LIMBS>::from_be_hex(prime);
+    let base = from_be_bytes::<LIMBS>(base)?;
+    let top = prime.wrapping_sub(&Uint::ONE);
+    if base <= Uint::ONE || base >= top {
+        return None;
+    }
+    let odd: Odd<Uint<LIMBS>> = Odd::new(prime).into_option()?;
+    let params = FixedMontyParams::new_vartime(odd);
+    let mut wide = vec![0; LIMBS * crypto_bigint::Limb::BYTES - exponent.len()];
+    wide.extend_from_slice(exponent);
+    let bits = u32::try_from(exponent.len() * 8).ok()?;
+    let exponent = from_be_bytes::<LIMBS>(&wide)?;
+    zeroize::Zeroize::zeroize(&mut wide);
+    let result = FixedMontyForm::new(&base, &params).pow_bounded_exp(&exponent, bits).retrieve();
+    let mut bytes = Vec::with_capacity(LIMBS * crypto_bigint::Limb::BYTES);
+    for limb in result.as_words().iter().rev() {
+        bytes.extend_from_slice(&limb.to_be_bytes());
+    }
+    Some(bytes)
+}
+
+/// A number from exactly as many big-endian bytes as it has.
+fn from_be_bytes<const LIMBS: usize>(bytes: &[u8]) -> Option<Uint<LIMBS>> {
+    if bytes.len() != LIMBS * crypto_bigint::Limb::BYTES {
+        return None;
+    }
+    let mut words = [0; LIMBS];
+    for (word, chunk) in words.iter_mut().rev().zip(bytes.chunks_exact(crypto_bigint::Limb::BYTES)) {
+        *word = crypto_bigint::Word::from_be_bytes(chunk.try_into().ok()?);
+    }
+    Some(Uint::from_words(words))
+}
+
+/// 2^1024 - 2^960 - 1 + 2^64 * (floor(2^894 pi) + 129093).
+const PRIME_1024: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381FFFFFFFFFFFFFFFF";
+
+/// 2^1536 - 2^1472 - 1 + 2^64 * (floor(2^1406 pi) + 741804).
+const PRIME_1536: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA237327FFFFFFFFFFFFFFFF";
+
+/// 2^2048 - 2^1984 - 1 + 2^64 * (floor(2^1918 pi) + 124476).
+const PRIME_2048: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+    E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+    15728E5A8AACAA68FFFFFFFFFFFFFFFF";
+
+/// 2^3072 - 2^3008 - 1 + 2^64 * (floor(2^2942 pi) + 1690314).
+const PRIME_3072: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+    E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+    15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+    ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+    BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A93AD2CAFFFFFFFFFFFFFFFF";
+
+/// 2^4096 - 2^4032 - 1 + 2^64 * (floor(2^3966 pi) + 240904).
+const PRIME_4096: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+    E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+    15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+    ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+    BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A92108011A723C12A787E6D7\
+    88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
+    287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
+    93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF";
+
+/// 2^6144 - 2^6080 - 1 + 2^64 * (floor(2^6014 pi) + 929484).
+const PRIME_6144: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+    E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+    15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+    ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+    BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A92108011A723C12A787E6D7\
+    88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
+    287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
+    93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C93402849236C3FAB4D27C7026C1D4DCB2602646DEC9751E763DBA37BD\
+    F8FF9406AD9E530EE5DB382F413001AEB06A53ED9027D831179727B0865A8918DA3EDBEBCF9B14ED44CE6CBACED4BB1B\
+    DB7F1447E6CC254B332051512BD7AF426FB8F401378CD2BF5983CA01C64B92ECF032EA15D1721D03F482D7CE6E74FEF6\
+    D55E702F46980C82B5A84031900B1C9E59E7C97FBEC7E8F323A97A7E36CC88BE0F1D45B7FF585AC54BD407B22B4154AA\
+    CC8F6D7EBF48E1D814CC5ED20F8037E0A79715EEF29BE32806A1D58BB7C5DA76F550AA3D8A1FBFF0EB19CCB1A313D55C\
+    DA56C9EC2EF29632387FE8D76E3C0468043E8F663F4860EE12BF2D5B0B7474D6E694F91E6DCC4024FFFFFFFFFFFFFFFF";
+
+/// 2^8192 - 2^8128 - 1 + 2^64 * (floor(2^8062 pi) + 4743158).
+const PRIME_8192: &str = "\
+    FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+    EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+    EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+    83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+    E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+    15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+    ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+    BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A92108011A723C12A787E6D7\
+    88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
+    287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
+    93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C93402849236C3FAB4D27C7026C1D4DCB2602646DEC9751E763DBA37BD\
+    F8FF9406AD9E530EE5DB382F413001AEB06A53ED9027D831179727B0865A8918DA3EDBEBCF9B14ED44CE6CBACED4BB1B\
+    DB7F1447E6CC254B332051512BD7AF426FB8F401378CD2BF5983CA01C64B92ECF032EA15D1721D03F482D7CE6E74FEF6\
+    D55E702F46980C82B5A84031900B1C9E59E7C97FBEC7E8F323A97A7E36CC88BE0F1D45B7FF585AC54BD407B22B4154AA\
+    CC8F6D7EBF48E1D814CC5ED20F8037E0A79715EEF29BE32806A1D58BB7C5DA76F550AA3D8A1FBFF0EB19CCB1A313D55C\
+    DA56C9EC2EF29632387FE8D76E3C0468043E8F663F4860EE12BF2D5B0B7474D6E694F91E6DBE115974A3926F12FEE5E4\
+    38777CB6A932DF8CD8BEC4D073B931BA3BC832B68D9DD300741FA7BF8AFC47ED2576F6936BA424663AAB639C5AE4F568\
+    3423B4742BF1C978238F16CBE39D652DE3FDB8BEFC848AD922222E04A4037C0713EB57A81A23F0C73473FC646CEA306B\
+    4BCBC8862F8385DDFA9D4B7FA2C087E879683303ED5BDD3A062B3CF5B3A278A66D2A13F83F44F82DDF310EE074AB6A36\
+    4597E899A0255DC164F31CC50846851DF9AB48195DED7EA1B1D510BD7EE74D73FAF36BC31ECFA268359046F4EB879F92\
+    4009438B481C6CD7889A002ED5EE382BC9190DA6FC026E479558E4475677E9AA9E3050E2765694DFC81F56E880B96E71\
+    60C980DD98EDD3DFFFFFFFFFFFFFFFFF";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::random::SystemRandom;
+
+    const ALL: [ModpGroup; 7] = [
+        ModpGroup::Modp1024,
+        ModpGroup::Modp1536,
+        ModpGroup::Modp2048,
+        ModpGroup::Modp3072,
+        ModpGroup::Modp4096,
+        ModpGroup::Modp6144,
+        ModpGroup::Modp8192,
+    ];
+
+    #[test]
+    fn both_sides_agree_in_every_group() {
+        for group in ALL {
+            let (a, b) = (group.draw(&mut SystemRandom::new()), group.draw(&mut SystemRandom::new()));
+            let (public_a, public_b) = (group.public(&a).unwrap(), group.public(&b).unwrap());
+            assert_eq!(public_a.len(), group.length_bytes());
+            assert_eq!(group.agree(&public_b, &a).unwrap(), group.agree(&public_a, &b).unwrap());
+        }
+    }
+
+    #[test]
+    fn small_powers_are_exact() {
+        let group = ModpGroup::Modp2048;
+        let public = group.public(&KeyMaterial::new(vec![0, 9])).unwrap();
+        assert_eq!(&public[..254], &[0; 254]);
+        assert_eq!(&public[254..], &[2, 0]);
+    }
+
+    #[test]
+    fn fault_05_public_values_zero_one_p_less_one_and_wrong_lengths() {
+        for group in ALL {
+            let exponent = group.draw(&mut SystemRandom::new());
+            let length = group.length_bytes();
+            let mut value = vec![0; length];
+            assert!(group.agree(&value, &exponent).is_err(), "0");
+            value[length - 1] = 1;
+            assert!(group.agree(&value, &exponent).is_err(), "1");
+            value[length - 1] = 2;
+            assert!(group.agree(&value, &exponent).is_ok(), "2");
+            assert!(group.agree(&value[1..], &exponent).is_err(), "short");
+            value.insert(0, 0);
+            assert!(group.agree(&value, &exponent).is_err(), "long");
+            let mut top: Vec<u8> = (0..length)
+                .map(|i| u8::from_str_radix(&group.prime()[2 * i..2 * i + 2], 16).unwrap())
+                .collect();
+            assert!(group.agree(&top, &exponent).is_err(), "p");
+            top[length - 1] -= 1;
+            assert!(group.agree(&top, &exponent).is_err(), "p - 1");
+            assert!(group.agree(&vec![0xff; length], &exponent).is_err(), "above p");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Pseudorandom functions and prf+ (RFC 7296 sections 2.13 and 2.14).
+
+use aws_lc_rs::hmac;
+use southbound::KeyMaterial;
+
+/// A negotiated pseudorandom function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the names are those of RFC 7296 section 3.3.2")]
+pub enum Prf {
+    HmacSha1,
+    HmacSha256,
+    HmacSha384,
+    HmacSha512,
+}
+
+impl Prf {
+    /// All of them, strongest last.
+    pub const ALL: [Self; 4] = [Self::HmacSha1, Self::HmacSha256, Self::HmacSha384, Self::HmacSha512];
+
+    /// Transform type 2 identifier.
+    pub fn id(self) -> u16 {
+        match self {
+            Self::HmacSha1 => 2,
+            Self::HmacSha256 => 5,
+            Self::HmacSha384 => 6,
+            Self::HmacSha512 => 7,
+        }
+    }
+
+    /// The function with this identifier.
+    pub fn from_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|prf| prf.id() == id)
+    }
+
+    /// Length of output and of preferred key.
+    pub fn output_bytes(self) -> usize {
+        match self {
+            Self::HmacSha1 => 20,
+            Self::HmacSha256 => 32,
+            Self::HmacSha384 => 48,
+            Self::HmacSha512 => 64,
+        }
+    }
+
+    fn algorithm(self) -> hmac::Algorithm {
+        match self {
+            Self::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::HmacSha256 => hmac::HMAC_SHA256,
+            Self::HmacSha384 => hmac::HMAC_SHA384,
+            Self::HmacSha512 => hmac::HMAC_SHA512,
+        }
+    }
+
+    /// prf(key, concatenation of `parts`).
+    pub fn compute(self, key: &[u8], parts: &[&[u8]]) -> KeyMaterial {
+        let key = hmac::Key::new(self.algorithm(), key);
+        let mut context = hmac::Context::with_key(&key);
+        parts.iter().for_each(|part| context.update(part));
+        KeyMaterial::new(context.sign().as_ref().to_vec())
+    }
+
+    /// The first `length` bytes of prf+(key, concatenation of `seed`). At most 255 blocks exist (RFC 7296 section
+    /// 2.13); no use in this crate comes near.
+    pub fn plus(self, key: &[u8], seed: &[&[u8]], length: usize) -> KeyMaterial {
+        let key = hmac::Key::new(self.algorithm(), key);
+        let mut output = Vec::with_capacity(length + self.output_bytes());
+        let mut block = KeyMaterial::new(Vec::new());
+        for counter in 1..=u8::MAX {
+            if output.len() >= length {
+                break;
+            }
+            let mut context = hmac::Context::with_key(&key);
+            context.update(block.expose());
+            seed.iter().for_each(|part| context.update(part));
+            context.update(&[counter]);
+            block = KeyMaterial::new(context.sign().as_ref().to_vec());
+            output.extend_from_slice(block.expose());
+        }
+        // The surplus stays in the buffer's spare capacity and is erased with it.
+        output.truncate(length);
+        KeyMaterial::new(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_4231_case_2() {
+        let tag = Prf::HmacSha256.compute(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(
+            crate::error::Hex(tag.expose()).to_string(),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+
+    #[test]
+    fn plus_chains_blocks() {
+        let prf = Prf::HmacSha1;
+        let t1 = prf.compute(b"k", &[b"seed", &[1]]);
+        let t2 = prf.compute(b"k", &[t1.expose(), b"seed", &[2]]);
+        let out = prf.plus(b"k", &[b"se", b"ed"], 30);
+        assert_eq!(out.expose(), &[t1.expose(), &t2.expose()[..10]].concat()[..]);
+    }
+}

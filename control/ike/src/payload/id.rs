@@ -1,0 +1,167 @@
+//! Identification payload (RFC 7296 section 3.5).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::error::{Error, Result};
+use crate::reader::Reader;
+
+/// Who a peer says it is. Equality is of the wire form, except that names compare without case.
+#[derive(Clone, Eq, Hash)]
+pub enum Identity {
+    /// An IPv4 or IPv6 address.
+    Address(IpAddr),
+    /// A fully qualified domain name.
+    Fqdn(String),
+    /// A mail address (ID_RFC822_ADDR).
+    Email(String),
+    /// The DER encoding of a distinguished name.
+    DistinguishedName(Vec<u8>),
+    /// Opaque bytes (ID_KEY_ID).
+    KeyId(Vec<u8>),
+    /// Any other type.
+    Other(u8, Vec<u8>),
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(a), Self::Address(b)) => a == b,
+            (Self::Fqdn(a), Self::Fqdn(b)) | (Self::Email(a), Self::Email(b)) => a.eq_ignore_ascii_case(b),
+            (Self::DistinguishedName(a), Self::DistinguishedName(b)) => a == b,
+            (Self::KeyId(a), Self::KeyId(b)) => a == b,
+            (Self::Other(x, a), Self::Other(y, b)) => x == y && a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Identity {
+    /// Guesses the type from text: an address, a mail address (with `@`), `keyid:` with hexadecimal digits, else a
+    /// domain name. Distinguished names come as DER from certificates.
+    pub fn from_text(text: &str) -> Self {
+        if let Ok(address) = text.parse() {
+            return Self::Address(address);
+        }
+        if let Some(hex) = text.strip_prefix("keyid:") {
+            let digits: Option<Vec<u8>> = (hex.len() % 2 == 0)
+                .then(|| {
+                    (0..hex.len())
+                        .step_by(2)
+                        .map(|i| hex.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                        .collect::<Option<Vec<u8>>>()
+                })
+                .flatten();
+            return Self::KeyId(digits.unwrap_or_else(|| hex.as_bytes().to_vec()));
+        }
+        if let Some(name) = text.strip_prefix('@') {
+            return Self::Fqdn(name.to_owned());
+        }
+        if text.contains('@') { Self::Email(text.to_owned()) } else { Self::Fqdn(text.to_owned()) }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Address(IpAddr::V4(_)) => 1,
+            Self::Fqdn(_) => 2,
+            Self::Email(_) => 3,
+            Self::Address(IpAddr::V6(_)) => 5,
+            Self::DistinguishedName(_) => 9,
+            Self::KeyId(_) => 11,
+            Self::Other(kind, _) => *kind,
+        }
+    }
+
+    pub(crate) fn parse(body: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(body);
+        let kind = reader.u8("identification type")?;
+        reader.array::<3>("identification reserved")?;
+        let data = reader.finish();
+        let text = || {
+            // Text with control characters would reach logs; a name has none.
+            std::str::from_utf8(data)
+                .ok()
+                .filter(|text| !text.is_empty() && !text.chars().any(char::is_control))
+                .map(str::to_owned)
+                .ok_or(Error::Malformed("identification text"))
+        };
+        Ok(match kind {
+            1 => Self::Address(Ipv4Addr::from(address(data)?).into()),
+            5 => Self::Address(Ipv6Addr::from(address(data)?).into()),
+            2 => Self::Fqdn(text()?),
+            3 => Self::Email(text()?),
+            9 => Self::DistinguishedName(data.to_vec()),
+            11 => Self::KeyId(data.to_vec()),
+            other => Self::Other(other, data.to_vec()),
+        })
+    }
+
+    /// The payload body: type, reserved, data. This is what is signed (RFC 7296 section 2.15).
+    pub(crate) fn emit(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.kind(), 0, 0, 0]);
+        match self {
+            Self::Address(IpAddr::V4(v4)) => out.extend_from_slice(&v4.octets()),
+            Self::Address(IpAddr::V6(v6)) => out.extend_from_slice(&v6.octets()),
+            Self::Fqdn(text) | Self::Email(text) => out.extend_from_slice(text.as_bytes()),
+            Self::DistinguishedName(data) | Self::KeyId(data) | Self::Other(_, data) => {
+                out.extend_from_slice(data);
+            }
+        }
+    }
+
+    /// The payload body as a vector.
+    pub(crate) fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        self.emit(&mut body);
+        body
+    }
+}
+
+fn address<const N: usize>(data: &[u8]) -> Result<[u8; N]> {
+    data.try_into().map_err(|_| Error::Malformed("identification address"))
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Fqdn(text) | Self::Email(text) => f.write_str(text),
+            Self::DistinguishedName(der) => f.write_str(&crate::certificate::display_name(der)),
+            Self::KeyId(data) => write!(f, "keyid:{}", crate::error::Hex(data)),
+            Self::Other(kind, data) => write!(f, "type {kind}:{}", crate::error::Hex(data)),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms() {
+        assert_eq!(Identity::from_text("192.0.2.1"), Identity::Address("192.0.2.1".parse().unwrap()));
+        assert_eq!(Identity::from_text("gw.example.org"), Identity::Fqdn("GW.example.org".into()));
+        assert_eq!(Identity::from_text("a@example.org"), Identity::Email("a@example.org".into()));
+        assert_eq!(Identity::from_text("keyid:0aff"), Identity::KeyId(vec![10, 255]));
+        assert_ne!(Identity::from_text("a.example"), Identity::Email("a.example".into()));
+    }
+
+    #[test]
+    fn bodies_round_trip_and_lies_are_refused() {
+        for id in ["192.0.2.1", "2001:db8::1", "gw.example.org", "a@b", "keyid:01"] {
+            let id = Identity::from_text(id);
+            assert_eq!(Identity::parse(&id.body()), Ok(id));
+        }
+        assert!(Identity::parse(&[1, 0, 0, 0, 1, 2, 3]).is_err());
+        assert!(Identity::parse(&[5, 0, 0, 0, 1, 2, 3, 4]).is_err());
+        assert!(Identity::parse(&[2, 0, 0, 0]).is_err());
+        assert!(Identity::parse(&[2, 0, 0, 0, b'a', b'\n']).is_err());
+        assert!(Identity::parse(&[2, 0, 0]).is_err());
+    }
+}
