@@ -39,7 +39,13 @@ impl Certificate {
         let certificate = x509_cert::Certificate::from_der(der).map_err(|_| bad("not readable"))?;
         let tbs = certificate.tbs_certificate();
         let info = tbs.subject_public_key_info();
-        let curve = || info.algorithm.parameters.as_ref()?.decode_as::<x509_cert::der::asn1::ObjectIdentifier>().ok();
+        let curve = || {
+            info.algorithm
+                .parameters
+                .as_ref()?
+                .decode_as::<x509_cert::der::asn1::ObjectIdentifier>()
+                .ok()
+        };
         let key_kind = match info.algorithm.oid.to_string().as_str() {
             "1.2.840.113549.1.1.1" => PublicKeyKind::Rsa,
             "1.3.101.112" => PublicKeyKind::Ed25519,
@@ -51,9 +57,15 @@ impl Certificate {
             },
             _ => return Err(bad("key type is not supported")),
         };
-        let public_key = info.subject_public_key.as_bytes().ok_or_else(|| bad("key is not readable"))?.to_vec();
+        let public_key = info
+            .subject_public_key
+            .as_bytes()
+            .ok_or_else(|| bad("key is not readable"))?
+            .to_vec();
         let mut names = Vec::new();
-        let alternative = tbs.get_extension::<SubjectAltName>().map_err(|_| bad("subject alternative name"))?;
+        let alternative = tbs
+            .get_extension::<SubjectAltName>()
+            .map_err(|_| bad("subject alternative name"))?;
         if let Some((_, alternative)) = alternative {
             names.extend(alternative.0.iter().filter_map(identity_of));
         }
@@ -109,7 +121,9 @@ impl Certificate {
 fn key_hash(public_key_info: &[u8]) -> [u8; 20] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, public_key_info);
     let mut hash = [0; 20];
-    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    hash.iter_mut()
+        .zip(digest.as_ref())
+        .for_each(|(to, from)| *to = *from);
     hash
 }
 
@@ -134,8 +148,14 @@ impl Authority {
         let local = |what: &str| Error::Local(format!("authority certificate: {what}"));
         let certificate = Certificate::parse(der).map_err(|e| local(&e.to_string()))?;
         let der = CertificateDer::from(der);
-        let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|e| local(&e.to_string()))?.to_owned();
-        Ok(Self { anchor, key_hash: key_hash(&certificate.public_key_info), subject: certificate.subject })
+        let anchor = webpki::anchor_from_trusted_cert(&der)
+            .map_err(|e| local(&e.to_string()))?
+            .to_owned();
+        Ok(Self {
+            anchor,
+            key_hash: key_hash(&certificate.public_key_info),
+            subject: certificate.subject,
+        })
     }
 }
 
@@ -174,12 +194,18 @@ pub(crate) fn verify_chain(
     unix_seconds: u64,
 ) -> Result<()> {
     let refused = |error: webpki::Error| {
-        Error::AuthenticationFailed(format!("certificate {}: {error}", display_name(&end_entity.subject)))
+        Error::AuthenticationFailed(format!(
+            "certificate {}: {error}",
+            display_name(&end_entity.subject)
+        ))
     };
     let der = CertificateDer::from(end_entity.der.as_slice());
     let certificate = EndEntityCert::try_from(&der).map_err(refused)?;
     let anchors: Vec<_> = authorities.iter().map(|a| a.anchor.clone()).collect();
-    let intermediates: Vec<_> = intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let intermediates: Vec<_> = intermediates
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix_seconds));
     let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| list.0.as_ref()).collect();
     let mut outcome = Err(webpki::Error::UnknownIssuer);
@@ -189,7 +215,9 @@ pub(crate) fn verify_chain(
         KeyUsage::required_if_present(IPSEC_IKE),
     ] {
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|builder| {
-            builder.with_status_policy(webpki::UnknownStatusPolicy::Allow).build()
+            builder
+                .with_status_policy(webpki::UnknownStatusPolicy::Allow)
+                .build()
         });
         outcome = certificate
             .verify_for_usage(
@@ -253,7 +281,9 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params =
             rcgen::CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, names.first().copied().unwrap_or("CA"));
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, names.first().copied().unwrap_or("CA"));
         if ca {
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         }
@@ -272,19 +302,40 @@ mod tests {
         let issuer = rcgen::Issuer::new(ca_params, ca_key);
         let (middle, middle_params, middle_key) = issue(&["middle"], Some(&issuer), true);
         let middle_issuer = rcgen::Issuer::new(middle_params, middle_key);
-        let (leaf, _, _) = issue(&["gw.example.org", "*.vpn.example.org", "192.0.2.1"], Some(&middle_issuer), false);
+        let (leaf, _, _) = issue(
+            &["gw.example.org", "*.vpn.example.org", "192.0.2.1"],
+            Some(&middle_issuer),
+            false,
+        );
         let leaf = Certificate::parse(&leaf).unwrap();
         let authorities = [Authority::parse(&ca).unwrap()];
         assert!(verify_chain(&leaf, std::slice::from_ref(&middle), &authorities, &[], NOW).is_ok());
-        assert!(verify_chain(&leaf, &[], &authorities, &[], NOW).is_err(), "intermediate missing");
-        assert!(verify_chain(&leaf, &[middle.clone()], &authorities, &[], 100_000_000_000).is_err(), "expired");
+        assert!(
+            verify_chain(&leaf, &[], &authorities, &[], NOW).is_err(),
+            "intermediate missing"
+        );
+        assert!(
+            verify_chain(&leaf, &[middle.clone()], &authorities, &[], 100_000_000_000).is_err(),
+            "expired"
+        );
         let (other, _, _) = issue(&[], None, true);
         assert!(verify_chain(&leaf, &[middle], &[Authority::parse(&other).unwrap()], &[], NOW).is_err());
 
-        for yes in ["gw.example.org", "GW.EXAMPLE.org", "a.vpn.example.org", "192.0.2.1"] {
+        for yes in [
+            "gw.example.org",
+            "GW.EXAMPLE.org",
+            "a.vpn.example.org",
+            "192.0.2.1",
+        ] {
             assert!(leaf.names(&Identity::from_text(yes)), "{yes}");
         }
-        for no in ["example.org", "a.b.vpn.example.org", ".vpn.example.org", "192.0.2.2", "x@gw.example.org"] {
+        for no in [
+            "example.org",
+            "a.b.vpn.example.org",
+            ".vpn.example.org",
+            "192.0.2.2",
+            "x@gw.example.org",
+        ] {
             assert!(!leaf.names(&Identity::from_text(no)), "{no}");
         }
         assert!(leaf.names(&leaf.subject()));

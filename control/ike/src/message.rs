@@ -149,7 +149,9 @@ pub fn finish_length(message: &mut [u8]) {
 /// Parses the outer chain of a whole message.
 pub fn parse_message(datagram: &[u8]) -> Result<(Header, Chain)> {
     let header = Header::parse(datagram)?;
-    let body = datagram.get(HEADER_BYTES..).ok_or(Error::Malformed("IKE header"))?;
+    let body = datagram
+        .get(HEADER_BYTES..)
+        .ok_or(Error::Malformed("IKE header"))?;
     Ok((header, parse_chain(header.next_payload, body)?))
 }
 
@@ -157,7 +159,11 @@ pub fn parse_message(datagram: &[u8]) -> Result<(Header, Chain)> {
 pub fn emit_message(header: &Header, payloads: &[Payload]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let first = payloads.first().map_or(0, Payload::number);
-    Header { next_payload: first, ..*header }.emit(&mut out);
+    Header {
+        next_payload: first,
+        ..*header
+    }
+    .emit(&mut out);
     emit_chain(payloads, &mut out);
     finish_length(&mut out);
     out

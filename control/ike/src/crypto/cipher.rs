@@ -13,7 +13,10 @@ use super::random::Random;
 
 /// Encryption transforms that IKE SAs may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "named after the registry, with the key length in bits")]
+#[expect(
+    missing_docs,
+    reason = "named after the registry, with the key length in bits"
+)]
 pub enum IkeCipher {
     AesGcm16(u16),
     ChaCha20Poly1305,
@@ -77,8 +80,12 @@ pub enum IkeIntegrity {
 
 impl IkeIntegrity {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::HmacSha1_96, Self::HmacSha256_128, Self::HmacSha384_192, Self::HmacSha512_256];
+    pub const ALL: [Self; 4] = [
+        Self::HmacSha1_96,
+        Self::HmacSha256_128,
+        Self::HmacSha384_192,
+        Self::HmacSha512_256,
+    ];
 
     /// Transform type 3 identifier.
     pub fn id(self) -> u16 {
@@ -118,9 +125,19 @@ impl IkeIntegrity {
 }
 
 enum Keyed {
-    Aead { key: Box<aead::LessSafeKey>, salt: [u8; 4] },
-    Ctr { encrypt: cipher::EncryptingKey, decrypt: cipher::DecryptingKey, nonce: [u8; 4] },
-    Cbc { encrypt: cipher::EncryptingKey, decrypt: cipher::DecryptingKey },
+    Aead {
+        key: Box<aead::LessSafeKey>,
+        salt: [u8; 4],
+    },
+    Ctr {
+        encrypt: cipher::EncryptingKey,
+        decrypt: cipher::DecryptingKey,
+        nonce: [u8; 4],
+    },
+    Cbc {
+        encrypt: cipher::EncryptingKey,
+        decrypt: cipher::DecryptingKey,
+    },
     TripleDes(Box<TdesEde3>),
 }
 
@@ -149,7 +166,11 @@ impl Protector {
     ) -> Result<Self> {
         let (key, salt) = match cipher {
             IkeCipher::AesCbc(_) | IkeCipher::TripleDes => (encryption_key.expose(), [0; 4]),
-            _ => encryption_key.expose().split_last_chunk::<4>().map(|(k, s)| (k, *s)).ok_or(KEY)?,
+            _ => encryption_key
+                .expose()
+                .split_last_chunk::<4>()
+                .map(|(k, s)| (k, *s))
+                .ok_or(KEY)?,
         };
         let aes = || {
             let algorithm = match key.len() {
@@ -167,11 +188,17 @@ impl Protector {
                     _ => &aead::AES_256_GCM,
                 };
                 let key = aead::UnboundKey::new(algorithm, key).map_err(|_| KEY)?;
-                Keyed::Aead { key: Box::new(aead::LessSafeKey::new(key)), salt }
+                Keyed::Aead {
+                    key: Box::new(aead::LessSafeKey::new(key)),
+                    salt,
+                }
             }
             IkeCipher::ChaCha20Poly1305 => {
                 let key = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, key).map_err(|_| KEY)?;
-                Keyed::Aead { key: Box::new(aead::LessSafeKey::new(key)), salt }
+                Keyed::Aead {
+                    key: Box::new(aead::LessSafeKey::new(key)),
+                    salt,
+                }
             }
             IkeCipher::AesCtr(_) => Keyed::Ctr {
                 encrypt: cipher::EncryptingKey::ctr(aes()?).map_err(|_| KEY)?,
@@ -187,11 +214,18 @@ impl Protector {
             }
         };
         let integrity = integrity.map(|integrity| (integrity, integrity.key(integrity_key.expose())));
-        Ok(Self { cipher, keyed, integrity, next_iv: 0 })
+        Ok(Self {
+            cipher,
+            keyed,
+            integrity,
+            next_iv: 0,
+        })
     }
 
     fn icv_bytes(&self) -> usize {
-        self.integrity.as_ref().map_or(16, |(integrity, _)| integrity.icv_bytes())
+        self.integrity
+            .as_ref()
+            .map_or(16, |(integrity, _)| integrity.icv_bytes())
     }
 
     /// Bytes that follow the SK (or SKF) header for a plaintext of this length.
@@ -202,7 +236,12 @@ impl Protector {
 
     /// Appends IV, encrypted payloads, padding and ICV to a message that ends with the SK or SKF header, and whose
     /// length fields already count them.
-    pub(crate) fn seal(&mut self, message: &mut Vec<u8>, plaintext: &[u8], random: &mut dyn Random) -> Result<()> {
+    pub(crate) fn seal(
+        &mut self,
+        message: &mut Vec<u8>,
+        plaintext: &[u8],
+        random: &mut dyn Random,
+    ) -> Result<()> {
         let associated = message.len();
         let mut iv = [0_u8; 16];
         match self.cipher {
@@ -210,7 +249,10 @@ impl Protector {
             IkeCipher::AesCbc(_) | IkeCipher::TripleDes => random.fill(&mut iv),
             _ => {
                 iv[..8].copy_from_slice(&self.next_iv.to_be_bytes());
-                self.next_iv = self.next_iv.checked_add(1).ok_or(Error::Crypto("initialisation vectors used up"))?;
+                self.next_iv = self
+                    .next_iv
+                    .checked_add(1)
+                    .ok_or(Error::Crypto("initialisation vectors used up"))?;
             }
         }
         let iv_bytes = self.cipher.iv_bytes();
@@ -280,17 +322,25 @@ impl Protector {
         match &self.keyed {
             Keyed::Aead { key, salt } => {
                 plaintext.extend_from_slice(icv);
-                key.open_in_place(aead_nonce(*salt, &iv), aead::Aad::from(associated), &mut plaintext)
-                    .map_err(|_| Error::Integrity)?;
+                key.open_in_place(
+                    aead_nonce(*salt, &iv),
+                    aead::Aad::from(associated),
+                    &mut plaintext,
+                )
+                .map_err(|_| Error::Integrity)?;
                 plaintext.truncate(ciphertext.len());
             }
             Keyed::Ctr { decrypt, nonce, .. } => {
                 let context = DecryptionContext::Iv128(FixedLength::from(&counter_block(*nonce, &iv)));
-                decrypt.decrypt(&mut plaintext, context).map_err(|_| Error::Crypto("decrypt"))?;
+                decrypt
+                    .decrypt(&mut plaintext, context)
+                    .map_err(|_| Error::Crypto("decrypt"))?;
             }
             Keyed::Cbc { decrypt, .. } => {
                 let context = DecryptionContext::Iv128(FixedLength::from(&iv));
-                decrypt.decrypt(&mut plaintext, context).map_err(|_| Error::Crypto("decrypt"))?;
+                decrypt
+                    .decrypt(&mut plaintext, context)
+                    .map_err(|_| Error::Crypto("decrypt"))?;
             }
             Keyed::TripleDes(key) => {
                 let mut previous = [iv[0], iv[1], iv[2], iv[3], iv[4], iv[5], iv[6], iv[7]];
@@ -298,13 +348,20 @@ impl Protector {
                     let this = *block;
                     let mut array = Array::from(this);
                     key.decrypt_block(&mut array);
-                    block.iter_mut().zip(array).zip(previous).for_each(|((b, d), p)| *b = d ^ p);
+                    block
+                        .iter_mut()
+                        .zip(array)
+                        .zip(previous)
+                        .for_each(|((b, d), p)| *b = d ^ p);
                     previous = this;
                 }
             }
         }
         let pad = usize::from(plaintext.pop().ok_or(SHORT)?);
-        let length = plaintext.len().checked_sub(pad).ok_or(Error::Malformed("pad length"))?;
+        let length = plaintext
+            .len()
+            .checked_sub(pad)
+            .ok_or(Error::Malformed("pad length"))?;
         plaintext.truncate(length);
         Ok(plaintext)
     }
@@ -335,11 +392,14 @@ mod tests {
     use crate::crypto::random::SystemRandom;
 
     fn suites() -> Vec<(IkeCipher, Option<IkeIntegrity>)> {
-        let mut suites: Vec<_> = [128, 192, 256].map(|bits| (IkeCipher::AesGcm16(bits), None)).to_vec();
+        let mut suites: Vec<_> = [128, 192, 256]
+            .map(|bits| (IkeCipher::AesGcm16(bits), None))
+            .to_vec();
         suites.push((IkeCipher::ChaCha20Poly1305, None));
         for integrity in IkeIntegrity::ALL {
-            for cipher in
-                [128, 192, 256].into_iter().flat_map(|bits| [IkeCipher::AesCbc(bits), IkeCipher::AesCtr(bits)])
+            for cipher in [128, 192, 256]
+                .into_iter()
+                .flat_map(|bits| [IkeCipher::AesCbc(bits), IkeCipher::AesCtr(bits)])
             {
                 suites.push((cipher, Some(integrity)));
             }
@@ -357,13 +417,19 @@ mod tests {
             for length in [0, 1, 7, 8, 15, 16, 17, 100] {
                 let mut message = vec![0xaa; 32];
                 let plaintext: Vec<u8> = (0..length).collect();
-                protector.seal(&mut message, &plaintext, &mut SystemRandom::new()).unwrap();
+                protector
+                    .seal(&mut message, &plaintext, &mut SystemRandom::new())
+                    .unwrap();
                 assert_eq!(message.len(), 32 + protector.sealed_bytes(plaintext.len()));
                 assert_eq!(protector.open(&message, 32).unwrap(), plaintext, "{cipher:?}");
                 for index in 0..message.len() {
                     let mut bad = message.clone();
                     bad[index] ^= 0x40;
-                    assert_eq!(protector.open(&bad, 32), Err(Error::Integrity), "{cipher:?} byte {index}");
+                    assert_eq!(
+                        protector.open(&bad, 32),
+                        Err(Error::Integrity),
+                        "{cipher:?} byte {index}"
+                    );
                 }
                 for end in 0..message.len() {
                     assert!(protector.open(&message[..end], 32).is_err());
@@ -379,7 +445,9 @@ mod tests {
             Protector::new(IkeCipher::AesGcm16(256), None, &key, &KeyMaterial::new(vec![])).unwrap();
         let mut sealed = || {
             let mut message = Vec::new();
-            protector.seal(&mut message, b"x", &mut SystemRandom::new()).unwrap();
+            protector
+                .seal(&mut message, b"x", &mut SystemRandom::new())
+                .unwrap();
             message[..8].to_vec()
         };
         assert_ne!(sealed(), sealed());

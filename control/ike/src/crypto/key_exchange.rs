@@ -138,7 +138,12 @@ impl Offer {
             (Private::Agreement(key), public)
         } else if let Some(algorithm) = method.kem() {
             let key = kem::DecapsulationKey::generate(algorithm).map_err(|_| FAILED)?;
-            let public = key.encapsulation_key().and_then(|k| k.key_bytes()).map_err(|_| FAILED)?.as_ref().to_vec();
+            let public = key
+                .encapsulation_key()
+                .and_then(|k| k.key_bytes())
+                .map_err(|_| FAILED)?
+                .as_ref()
+                .to_vec();
             (Private::Kem(Box::new(key)), public)
         } else if let KeMethod::Modp(group) = method {
             let exponent = group.draw(random);
@@ -147,7 +152,11 @@ impl Offer {
         } else {
             return Err(FAILED);
         };
-        Ok(Self { method, public, private })
+        Ok(Self {
+            method,
+            public,
+            private,
+        })
     }
 
     /// The shared secret with the peer's public value (or ciphertext), after its checks.
@@ -160,7 +169,9 @@ impl Offer {
                 _ => Err(method.bad_value()),
             },
             Private::Kem(key) => {
-                let secret = key.decapsulate(kem::Ciphertext::from(peer)).map_err(|_| method.bad_value())?;
+                let secret = key
+                    .decapsulate(kem::Ciphertext::from(peer))
+                    .map_err(|_| method.bad_value())?;
                 Ok(KeyMaterial::new(secret.as_ref().to_vec()))
             }
         }
@@ -184,17 +195,27 @@ fn agree(method: KeMethod, key: &agreement::PrivateKey, peer: &[u8]) -> Result<K
     }
     point.extend_from_slice(peer);
     // The library checks that the point is on the curve, and that an X25519 result is not zero (RFC 7748 section 6.1).
-    agreement::agree(key, agreement::UnparsedPublicKey::new(algorithm, point), method.bad_value(), |secret| {
-        Ok(KeyMaterial::new(secret.to_vec()))
-    })
+    agreement::agree(
+        key,
+        agreement::UnparsedPublicKey::new(algorithm, point),
+        method.bad_value(),
+        |secret| Ok(KeyMaterial::new(secret.to_vec())),
+    )
 }
 
 /// Answers a peer's public value: our public value (or ciphertext) and the shared secret.
-pub(crate) fn answer(method: KeMethod, peer: &[u8], random: &mut dyn Random) -> Result<(Vec<u8>, KeyMaterial)> {
+pub(crate) fn answer(
+    method: KeMethod,
+    peer: &[u8],
+    random: &mut dyn Random,
+) -> Result<(Vec<u8>, KeyMaterial)> {
     if let Some(algorithm) = method.kem() {
         let key = kem::EncapsulationKey::new(algorithm, peer).map_err(|_| method.bad_value())?;
         let (ciphertext, secret) = key.encapsulate().map_err(|_| method.bad_value())?;
-        return Ok((ciphertext.as_ref().to_vec(), KeyMaterial::new(secret.as_ref().to_vec())));
+        return Ok((
+            ciphertext.as_ref().to_vec(),
+            KeyMaterial::new(secret.as_ref().to_vec()),
+        ));
     }
     let offer = Offer::new(method, random)?;
     let secret = offer.complete(peer)?;
@@ -207,7 +228,9 @@ mod tests {
     use crate::crypto::random::SystemRandom;
 
     fn bytes(hex: &str) -> Vec<u8> {
-        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+        (0..hex.len() / 2)
+            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+            .collect()
     }
 
     #[test]
@@ -233,7 +256,10 @@ mod tests {
             for wrong in [&public[1..], &[public.as_slice(), &[0]].concat(), &[]] {
                 assert!(offer.complete(wrong).is_err(), "{method:?}");
                 if !method.is_kem() {
-                    assert!(answer(method, wrong, &mut SystemRandom::new()).is_err(), "{method:?}");
+                    assert!(
+                        answer(method, wrong, &mut SystemRandom::new()).is_err(),
+                        "{method:?}"
+                    );
                 }
             }
             if method.is_kem() {
@@ -243,14 +269,20 @@ mod tests {
                 assert!(offer.complete(&vec![0; public.len()]).is_err(), "{method:?} zero");
             }
         }
-        let mut off_curve = Offer::new(KeMethod::Ecp256, &mut SystemRandom::new()).unwrap().public;
+        let mut off_curve = Offer::new(KeMethod::Ecp256, &mut SystemRandom::new())
+            .unwrap()
+            .public;
         off_curve[63] ^= 1;
-        assert_eq!(answer(KeMethod::Ecp256, &off_curve, &mut SystemRandom::new()), Err(Error::BadPublicValue(19)));
+        assert_eq!(
+            answer(KeMethod::Ecp256, &off_curve, &mut SystemRandom::new()),
+            Err(Error::BadPublicValue(19))
+        );
     }
 
     /// An agreement with a private key from a document.
     fn agreed(method: KeMethod, private: &str, peer: &str) -> KeyMaterial {
-        let key = agreement::PrivateKey::from_private_key(method.agreement().unwrap(), &bytes(private)).unwrap();
+        let key =
+            agreement::PrivateKey::from_private_key(method.agreement().unwrap(), &bytes(private)).unwrap();
         agree(method, &key, &bytes(peer)).unwrap()
     }
 
@@ -261,7 +293,10 @@ mod tests {
             "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
             "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
         );
-        assert_eq!(secret.expose(), bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"));
+        assert_eq!(
+            secret.expose(),
+            bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+        );
     }
 
     #[test]
@@ -272,6 +307,9 @@ mod tests {
             "D12DFB5289C8D4F81208B70270398C342296970A0BCCB74C736FC7554494BF63\
              56FBF3CA366CC23E8157854C13C58D6AAC23F046ADA30F8353E74F33039872AB",
         );
-        assert_eq!(secret.expose(), bytes("D6840F6B42F6EDAFD13116E0E12565202FEF8E9ECE7DCE03812464D04B9442DE"));
+        assert_eq!(
+            secret.expose(),
+            bytes("D6840F6B42F6EDAFD13116E0E12565202FEF8E9ECE7DCE03812464D04B9442DE")
+        );
     }
 }

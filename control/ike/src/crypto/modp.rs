@@ -114,7 +114,9 @@ fn power<const LIMBS: usize>(prime: &str, base: &[u8], exponent: &[u8]) -> Optio
     let bits = u32::try_from(exponent.len() * 8).ok()?;
     let exponent = from_be_bytes::<LIMBS>(&wide)?;
     zeroize::Zeroize::zeroize(&mut wide);
-    let result = FixedMontyForm::new(&base, &params).pow_bounded_exp(&exponent, bits).retrieve();
+    let result = FixedMontyForm::new(&base, &params)
+        .pow_bounded_exp(&exponent, bits)
+        .retrieve();
     let mut bytes = Vec::with_capacity(LIMBS * crypto_bigint::Limb::BYTES);
     for limb in result.as_words().iter().rev() {
         bytes.extend_from_slice(&limb.to_be_bytes());
@@ -128,7 +130,11 @@ fn from_be_bytes<const LIMBS: usize>(bytes: &[u8]) -> Option<Uint<LIMBS>> {
         return None;
     }
     let mut words = [0; LIMBS];
-    for (word, chunk) in words.iter_mut().rev().zip(bytes.chunks_exact(crypto_bigint::Limb::BYTES)) {
+    for (word, chunk) in words
+        .iter_mut()
+        .rev()
+        .zip(bytes.chunks_exact(crypto_bigint::Limb::BYTES))
+    {
         *word = crypto_bigint::Word::from_be_bytes(chunk.try_into().ok()?);
     }
     Some(Uint::from_words(words))
@@ -243,10 +249,16 @@ mod tests {
     #[test]
     fn both_sides_agree_in_every_group() {
         for group in ALL {
-            let (a, b) = (group.draw(&mut SystemRandom::new()), group.draw(&mut SystemRandom::new()));
+            let (a, b) = (
+                group.draw(&mut SystemRandom::new()),
+                group.draw(&mut SystemRandom::new()),
+            );
             let (public_a, public_b) = (group.public(&a).unwrap(), group.public(&b).unwrap());
             assert_eq!(public_a.len(), group.length_bytes());
-            assert_eq!(group.agree(&public_b, &a).unwrap(), group.agree(&public_a, &b).unwrap());
+            assert_eq!(
+                group.agree(&public_b, &a).unwrap(),
+                group.agree(&public_a, &b).unwrap()
+            );
         }
     }
 

@@ -15,7 +15,12 @@ pub enum Prf {
 
 impl Prf {
     /// All of them, strongest last.
-    pub const ALL: [Self; 4] = [Self::HmacSha1, Self::HmacSha256, Self::HmacSha384, Self::HmacSha512];
+    pub const ALL: [Self; 4] = [
+        Self::HmacSha1,
+        Self::HmacSha256,
+        Self::HmacSha384,
+        Self::HmacSha512,
+    ];
 
     /// Transform type 2 identifier.
     pub fn id(self) -> u16 {

@@ -58,14 +58,32 @@ fn pss_identifier(hash: SignatureHash, trailer: bool) -> Vec<u8> {
     let hash = [0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, arc, 5, 0];
     let mut parameters = vec![0xa0, 0x0f];
     parameters.extend_from_slice(&hash);
-    parameters.extend_from_slice(&[0xa1, 0x1c, 0x30, 0x1a, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 8]);
+    parameters.extend_from_slice(&[
+        0xa1, 0x1c, 0x30, 0x1a, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 8,
+    ]);
     parameters.extend_from_slice(&hash);
     parameters.extend_from_slice(&[0xa2, 3, 2, 1, salt_bytes]);
     if trailer {
         parameters.extend_from_slice(&[0xa3, 3, 2, 1, 1]);
     }
     let length = parameters.len() as u8;
-    let mut identifier = vec![0x30, length + 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10, 0x30, length];
+    let mut identifier = vec![
+        0x30,
+        length + 13,
+        6,
+        9,
+        0x2a,
+        0x86,
+        0x48,
+        0x86,
+        0xf7,
+        0x0d,
+        1,
+        1,
+        10,
+        0x30,
+        length,
+    ];
     identifier.extend_from_slice(&parameters);
     identifier
 }
@@ -78,7 +96,11 @@ pub struct SigningKey {
 enum SigningKind {
     Rsa(Box<RsaKeyPair>),
     /// PKCS#8 is kept since the library ties a key pair to one signature form.
-    Ecdsa { curve: Curve, pkcs8: southbound::KeyMaterial, public: Vec<u8> },
+    Ecdsa {
+        curve: Curve,
+        pkcs8: southbound::KeyMaterial,
+        public: Vec<u8>,
+    },
     Ed25519(Box<Ed25519KeyPair>),
 }
 
@@ -131,22 +153,32 @@ impl SigningKey {
     /// Reads a DER private key: PKCS#8 of any supported kind, PKCS#1 (RSA) or SEC 1 (EC).
     pub fn from_der(der: &[u8]) -> Result<Self> {
         if let Ok(rsa) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
-            return Ok(Self { kind: SigningKind::Rsa(Box::new(rsa)) });
+            return Ok(Self {
+                kind: SigningKind::Rsa(Box::new(rsa)),
+            });
         }
         if let Ok(ed25519) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
-            return Ok(Self { kind: SigningKind::Ed25519(Box::new(ed25519)) });
+            return Ok(Self {
+                kind: SigningKind::Ed25519(Box::new(ed25519)),
+            });
         }
         for curve in [Curve::P256, Curve::P384, Curve::P521] {
             let pair = EcdsaKeyPair::from_pkcs8(curve.asn1().0, der)
                 .or_else(|_| EcdsaKeyPair::from_private_key_der(curve.asn1().0, der));
             if let Ok(pair) = pair {
-                let pkcs8 = pair.to_pkcs8v1().map_err(|_| Error::Local("private key".into()))?;
+                let pkcs8 = pair
+                    .to_pkcs8v1()
+                    .map_err(|_| Error::Local("private key".into()))?;
                 let pkcs8 = southbound::KeyMaterial::new(pkcs8.as_ref().to_vec());
                 let public = pair.public_key().as_ref().to_vec();
-                return Ok(Self { kind: SigningKind::Ecdsa { curve, pkcs8, public } });
+                return Ok(Self {
+                    kind: SigningKind::Ecdsa { curve, pkcs8, public },
+                });
             }
         }
-        Err(Error::Local("private key is neither RSA (2048 bits and more), ECDSA on a NIST curve nor Ed25519".into()))
+        Err(Error::Local(
+            "private key is neither RSA (2048 bits and more), ECDSA on a NIST curve nor Ed25519".into(),
+        ))
     }
 
     /// The raw public key, as it stands in a certificate's subject public key info.
@@ -165,24 +197,42 @@ impl SigningKey {
         let knows = |hash: SignatureHash| peer_hashes.contains(&hash.id());
         match &self.kind {
             SigningKind::Rsa(key) => {
-                let hash = [SignatureHash::Sha256, SignatureHash::Sha384, SignatureHash::Sha512]
-                    .into_iter()
-                    .find(|hash| knows(*hash));
+                let hash = [
+                    SignatureHash::Sha256,
+                    SignatureHash::Sha384,
+                    SignatureHash::Sha512,
+                ]
+                .into_iter()
+                .find(|hash| knows(*hash));
                 let mut data = vec![0; key.public_modulus_len()];
                 let Some(hash) = hash else {
                     // The hash of method 1 is for the signer to say (RFC 7296 section 3.8); SHA-1 is not signed here.
-                    key.sign(&signature::RSA_PKCS1_SHA256, &random, message, &mut data).map_err(|_| FAILED)?;
-                    return Ok(AuthPayload { method: AuthMethod::RSA, data });
+                    key.sign(&signature::RSA_PKCS1_SHA256, &random, message, &mut data)
+                        .map_err(|_| FAILED)?;
+                    return Ok(AuthPayload {
+                        method: AuthMethod::RSA,
+                        data,
+                    });
                 };
-                let (encoding, identifier): (&'static dyn signature::RsaEncoding, Vec<u8>) = match (scheme, hash) {
-                    (RsaScheme::Pss, SignatureHash::Sha384) => (&signature::RSA_PSS_SHA384, pss_identifier(hash, false)),
-                    (RsaScheme::Pss, SignatureHash::Sha512) => (&signature::RSA_PSS_SHA512, pss_identifier(hash, false)),
-                    (RsaScheme::Pss, _) => (&signature::RSA_PSS_SHA256, pss_identifier(hash, false)),
-                    (RsaScheme::Pkcs1, SignatureHash::Sha384) => (&signature::RSA_PKCS1_SHA384, RSA_SHA384.to_vec()),
-                    (RsaScheme::Pkcs1, SignatureHash::Sha512) => (&signature::RSA_PKCS1_SHA512, RSA_SHA512.to_vec()),
-                    (RsaScheme::Pkcs1, _) => (&signature::RSA_PKCS1_SHA256, RSA_SHA256.to_vec()),
-                };
-                key.sign(encoding, &random, message, &mut data).map_err(|_| FAILED)?;
+                let (encoding, identifier): (&'static dyn signature::RsaEncoding, Vec<u8>) =
+                    match (scheme, hash) {
+                        (RsaScheme::Pss, SignatureHash::Sha384) => {
+                            (&signature::RSA_PSS_SHA384, pss_identifier(hash, false))
+                        }
+                        (RsaScheme::Pss, SignatureHash::Sha512) => {
+                            (&signature::RSA_PSS_SHA512, pss_identifier(hash, false))
+                        }
+                        (RsaScheme::Pss, _) => (&signature::RSA_PSS_SHA256, pss_identifier(hash, false)),
+                        (RsaScheme::Pkcs1, SignatureHash::Sha384) => {
+                            (&signature::RSA_PKCS1_SHA384, RSA_SHA384.to_vec())
+                        }
+                        (RsaScheme::Pkcs1, SignatureHash::Sha512) => {
+                            (&signature::RSA_PKCS1_SHA512, RSA_SHA512.to_vec())
+                        }
+                        (RsaScheme::Pkcs1, _) => (&signature::RSA_PKCS1_SHA256, RSA_SHA256.to_vec()),
+                    };
+                key.sign(encoding, &random, message, &mut data)
+                    .map_err(|_| FAILED)?;
                 Ok(digital(&identifier, &data))
             }
             SigningKind::Ecdsa { curve, pkcs8, .. } => {
@@ -197,14 +247,22 @@ impl SigningKey {
                 Ok(if modern {
                     digital(curve.asn1().1, data.as_ref())
                 } else {
-                    AuthPayload { method, data: data.as_ref().to_vec() }
+                    AuthPayload {
+                        method,
+                        data: data.as_ref().to_vec(),
+                    }
                 })
             }
             SigningKind::Ed25519(key) => {
                 if !knows(SignatureHash::Identity) {
-                    return Err(Error::Local("the peer does not know Ed25519 signatures (RFC 8420)".into()));
+                    return Err(Error::Local(
+                        "the peer does not know Ed25519 signatures (RFC 8420)".into(),
+                    ));
                 }
-                Ok(digital(ED25519, key.try_sign(message).map_err(|_| FAILED)?.as_ref()))
+                Ok(digital(
+                    ED25519,
+                    key.try_sign(message).map_err(|_| FAILED)?.as_ref(),
+                ))
             }
         }
     }
@@ -224,7 +282,10 @@ fn digital(identifier: &[u8], data: &[u8]) -> AuthPayload {
     let mut out = vec![u8::try_from(identifier.len()).unwrap_or(0)];
     out.extend_from_slice(identifier);
     out.extend_from_slice(data);
-    AuthPayload { method: AuthMethod::DIGITAL_SIGNATURE, data: out }
+    AuthPayload {
+        method: AuthMethod::DIGITAL_SIGNATURE,
+        data: out,
+    }
 }
 
 /// The kind of a certified public key.
@@ -239,11 +300,18 @@ pub(crate) enum PublicKeyKind {
 
 /// Verifies an AUTH payload against a certified public key. Only exactly known algorithm identifiers count, and only
 /// those that fit the key.
-pub(crate) fn verify(kind: PublicKeyKind, public_key: &[u8], message: &[u8], auth: &AuthPayload) -> Result<()> {
+pub(crate) fn verify(
+    kind: PublicKeyKind,
+    public_key: &[u8],
+    message: &[u8],
+    auth: &AuthPayload,
+) -> Result<()> {
     let refuse = |what: &str| Err(Error::AuthenticationFailed(what.to_owned()));
     let (algorithms, signature_bytes): (Vec<&'static dyn VerificationAlgorithm>, &[u8]) = match auth.method {
         AuthMethod::DIGITAL_SIGNATURE => {
-            let Some((length, rest)) = auth.data.split_first() else { return refuse("empty signature") };
+            let Some((length, rest)) = auth.data.split_first() else {
+                return refuse("empty signature");
+            };
             let Some((identifier, bytes)) = rest.split_at_checked(usize::from(*length)) else {
                 return refuse("truncated algorithm identifier");
             };
@@ -272,7 +340,11 @@ pub(crate) fn verify(kind: PublicKeyKind, public_key: &[u8], message: &[u8], aut
         }
         _ => return refuse("authentication method does not fit the certificate"),
     };
-    if algorithms.into_iter().any(|a| UnparsedPublicKey::new(a, public_key).verify(message, signature_bytes).is_ok()) {
+    if algorithms.into_iter().any(|a| {
+        UnparsedPublicKey::new(a, public_key)
+            .verify(message, signature_bytes)
+            .is_ok()
+    }) {
         Ok(())
     } else {
         refuse("signature does not verify")
@@ -339,15 +411,21 @@ mod tests {
         let keys = keys();
         let modern = SignatureHash::ALL.map(SignatureHash::id);
         for (key, kind) in &keys {
-            let schemes: &[(&[u16], RsaScheme)] =
-                &[(&modern, RsaScheme::Pss), (&modern, RsaScheme::Pkcs1), (&[], RsaScheme::Pss)];
+            let schemes: &[(&[u16], RsaScheme)] = &[
+                (&modern, RsaScheme::Pss),
+                (&modern, RsaScheme::Pkcs1),
+                (&[], RsaScheme::Pss),
+            ];
             for (hashes, scheme) in schemes {
                 let auth = match key.sign(b"octets", hashes, *scheme) {
                     Ok(auth) => auth,
                     Err(_) if *kind == PublicKeyKind::Ed25519 && hashes.is_empty() => continue,
                     Err(error) => panic!("{kind:?}: {error}"),
                 };
-                assert!(verify(*kind, key.public_key(), b"octets", &auth).is_ok(), "{kind:?}");
+                assert!(
+                    verify(*kind, key.public_key(), b"octets", &auth).is_ok(),
+                    "{kind:?}"
+                );
                 assert!(verify(*kind, key.public_key(), b"octet5", &auth).is_err());
                 for (other, other_kind) in &keys {
                     if other_kind != kind {
@@ -358,7 +436,10 @@ mod tests {
                 *bad.data.last_mut().unwrap() ^= 1;
                 assert!(verify(*kind, key.public_key(), b"octets", &bad).is_err());
                 for end in 0..auth.data.len().min(80) {
-                    let cut = AuthPayload { data: auth.data[..end].to_vec(), ..auth.clone() };
+                    let cut = AuthPayload {
+                        data: auth.data[..end].to_vec(),
+                        ..auth.clone()
+                    };
                     assert!(verify(*kind, key.public_key(), b"octets", &cut).is_err());
                 }
             }
@@ -374,14 +455,20 @@ mod tests {
         for index in 1..=identifier_bytes {
             let mut bad = auth.clone();
             bad.data[index] ^= 1;
-            assert!(verify(PublicKeyKind::Rsa, key.public_key(), b"x", &bad).is_err(), "byte {index}");
+            assert!(
+                verify(PublicKeyKind::Rsa, key.public_key(), b"x", &bad).is_err(),
+                "byte {index}"
+            );
         }
     }
 
     #[test]
     fn null_authentication_is_never_accepted() {
         let (key, kind) = keys().remove(0);
-        let auth = AuthPayload { method: AuthMethod::NULL, data: vec![1] };
+        let auth = AuthPayload {
+            method: AuthMethod::NULL,
+            data: vec![1],
+        };
         assert!(verify(kind, key.public_key(), b"x", &auth).is_err());
     }
 }

@@ -23,7 +23,10 @@ impl CertPayload {
     pub(crate) fn parse(body: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(body);
         let encoding = reader.u8("certificate encoding")?;
-        Ok(Self { encoding, data: reader.finish().to_vec() })
+        Ok(Self {
+            encoding,
+            data: reader.finish().to_vec(),
+        })
     }
 
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {
@@ -54,11 +57,16 @@ impl CertRequestPayload {
                 authorities.push(reader.array("certification authority hash")?);
             }
         }
-        Ok(Self { encoding, authorities })
+        Ok(Self {
+            encoding,
+            authorities,
+        })
     }
 
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {
         out.push(self.encoding);
-        self.authorities.iter().for_each(|hash| out.extend_from_slice(hash));
+        self.authorities
+            .iter()
+            .for_each(|hash| out.extend_from_slice(hash));
     }
 }

@@ -53,7 +53,10 @@ impl ConfigurationPayload {
         while !reader.is_empty() {
             let attribute = reader.u16("configuration attribute")? & 0x7fff;
             let length = usize::from(reader.u16("configuration attribute length")?);
-            attributes.push((attribute, reader.take(length, "configuration attribute value")?.to_vec()));
+            attributes.push((
+                attribute,
+                reader.take(length, "configuration attribute value")?.to_vec(),
+            ));
         }
         Ok(Self { kind, attributes })
     }
@@ -69,7 +72,10 @@ impl ConfigurationPayload {
 
     /// The first value of an attribute.
     pub fn value(&self, attribute: u16) -> Option<&[u8]> {
-        self.attributes.iter().find(|(kind, _)| *kind == attribute).map(|(_, value)| value.as_slice())
+        self.attributes
+            .iter()
+            .find(|(kind, _)| *kind == attribute)
+            .map(|(_, value)| value.as_slice())
     }
 }
 
@@ -81,7 +87,10 @@ mod tests {
     fn round_trip_and_truncation() {
         let payload = ConfigurationPayload {
             kind: kind::REQUEST,
-            attributes: vec![(attribute::INTERNAL_IP4_ADDRESS, vec![]), (attribute::INTERNAL_IP4_DNS, vec![1, 1, 1, 1])],
+            attributes: vec![
+                (attribute::INTERNAL_IP4_ADDRESS, vec![]),
+                (attribute::INTERNAL_IP4_DNS, vec![1, 1, 1, 1]),
+            ],
         };
         let mut bytes = Vec::new();
         payload.emit(&mut bytes);

@@ -31,7 +31,9 @@ impl DeletePayload {
                 if reader.remaining() != count * 4 {
                     return Err(Error::Malformed("delete SPI count"));
                 }
-                let spis = (0..count).map(|_| reader.u32("delete SPI")).collect::<Result<_>>()?;
+                let spis = (0..count)
+                    .map(|_| reader.u32("delete SPI"))
+                    .collect::<Result<_>>()?;
                 Ok(Self::Children { protocol, spis })
             }
             _ => Err(Error::Malformed("delete protocol or SPI size")),
@@ -44,7 +46,8 @@ impl DeletePayload {
             Self::Children { protocol, spis } => {
                 out.extend_from_slice(&[protocol.0, 4]);
                 out.extend_from_slice(&u16::try_from(spis.len()).unwrap_or(u16::MAX).to_be_bytes());
-                spis.iter().for_each(|spi| out.extend_from_slice(&spi.to_be_bytes()));
+                spis.iter()
+                    .for_each(|spi| out.extend_from_slice(&spi.to_be_bytes()));
             }
         }
     }
@@ -56,7 +59,10 @@ mod tests {
 
     #[test]
     fn fault_28_delete_count_must_match() {
-        let wanted = DeletePayload::Children { protocol: Protocol::ESP, spis: vec![1, 2] };
+        let wanted = DeletePayload::Children {
+            protocol: Protocol::ESP,
+            spis: vec![1, 2],
+        };
         let mut bytes = Vec::new();
         wanted.emit(&mut bytes);
         assert_eq!(DeletePayload::parse(&bytes), Ok(wanted));

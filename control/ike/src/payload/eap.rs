@@ -53,7 +53,12 @@ impl EapPacket {
             code::SUCCESS | code::FAILURE if reader.is_empty() => None,
             _ => return Err(Error::Malformed("EAP code")),
         };
-        Ok(Self { code, identifier, method, data: reader.finish().to_vec() })
+        Ok(Self {
+            code,
+            identifier,
+            method,
+            data: reader.finish().to_vec(),
+        })
     }
 
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {
@@ -75,7 +80,12 @@ mod tests {
         assert!(EapPacket::parse(&[1, 1, 0, 4]).is_err());
         assert!(EapPacket::parse(&[3, 1, 0, 5, 1]).is_err());
         assert!(EapPacket::parse(&[9, 1, 0, 5, 1]).is_err());
-        let ok = EapPacket { code: 2, identifier: 4, method: Some(1), data: b"alice".to_vec() };
+        let ok = EapPacket {
+            code: 2,
+            identifier: 4,
+            method: Some(1),
+            data: b"alice".to_vec(),
+        };
         let mut bytes = Vec::new();
         ok.emit(&mut bytes);
         assert_eq!(EapPacket::parse(&bytes), Ok(ok));

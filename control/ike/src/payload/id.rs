@@ -48,7 +48,10 @@ impl Identity {
                 .then(|| {
                     (0..hex.len())
                         .step_by(2)
-                        .map(|i| hex.get(i..i + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                        .map(|i| {
+                            hex.get(i..i + 2)
+                                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                        })
                         .collect::<Option<Vec<u8>>>()
                 })
                 .flatten();
@@ -57,7 +60,11 @@ impl Identity {
         if let Some(name) = text.strip_prefix('@') {
             return Self::Fqdn(name.to_owned());
         }
-        if text.contains('@') { Self::Email(text.to_owned()) } else { Self::Fqdn(text.to_owned()) }
+        if text.contains('@') {
+            Self::Email(text.to_owned())
+        } else {
+            Self::Fqdn(text.to_owned())
+        }
     }
 
     fn kind(&self) -> u8 {
@@ -118,7 +125,8 @@ impl Identity {
 }
 
 fn address<const N: usize>(data: &[u8]) -> Result<[u8; N]> {
-    data.try_into().map_err(|_| Error::Malformed("identification address"))
+    data.try_into()
+        .map_err(|_| Error::Malformed("identification address"))
 }
 
 impl fmt::Display for Identity {
@@ -145,11 +153,23 @@ mod tests {
 
     #[test]
     fn text_forms() {
-        assert_eq!(Identity::from_text("192.0.2.1"), Identity::Address("192.0.2.1".parse().unwrap()));
-        assert_eq!(Identity::from_text("gw.example.org"), Identity::Fqdn("GW.example.org".into()));
-        assert_eq!(Identity::from_text("a@example.org"), Identity::Email("a@example.org".into()));
+        assert_eq!(
+            Identity::from_text("192.0.2.1"),
+            Identity::Address("192.0.2.1".parse().unwrap())
+        );
+        assert_eq!(
+            Identity::from_text("gw.example.org"),
+            Identity::Fqdn("GW.example.org".into())
+        );
+        assert_eq!(
+            Identity::from_text("a@example.org"),
+            Identity::Email("a@example.org".into())
+        );
         assert_eq!(Identity::from_text("keyid:0aff"), Identity::KeyId(vec![10, 255]));
-        assert_ne!(Identity::from_text("a.example"), Identity::Email("a.example".into()));
+        assert_ne!(
+            Identity::from_text("a.example"),
+            Identity::Email("a.example".into())
+        );
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl KePayload {
         let mut reader = Reader::new(body);
         let method = reader.u16("key exchange method")?;
         reader.u16("key exchange reserved")?;
-        Ok(Self { method, data: reader.finish().to_vec() })
+        Ok(Self {
+            method,
+            data: reader.finish().to_vec(),
+        })
     }
 
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {

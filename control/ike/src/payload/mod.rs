@@ -73,7 +73,10 @@ pub mod number {
 
 /// A payload in clear. What `parse` gave is structurally sound; whether it makes sense is the exchange's to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is named after its payload in RFC 7296 section 3")]
+#[expect(
+    missing_docs,
+    reason = "each variant is named after its payload in RFC 7296 section 3"
+)]
 pub enum Payload {
     Sa(SaPayload),
     Ke(KePayload),
@@ -189,8 +192,12 @@ pub fn parse_chain(first: u8, bytes: &[u8]) -> Result<Chain> {
             if !reader.is_empty() {
                 return Err(Error::Malformed("bytes after the encrypted payload"));
             }
-            chain.encrypted =
-                Some(EncryptedPart { first_inner: next, fragment, header_offset_bytes, body_offset_bytes });
+            chain.encrypted = Some(EncryptedPart {
+                first_inner: next,
+                fragment,
+                header_offset_bytes,
+                body_offset_bytes,
+            });
             return Ok(chain);
         }
         match parse_body(this, body)? {
@@ -269,7 +276,11 @@ mod tests {
 
     #[test]
     fn chain_round_trips() {
-        let payloads = vec![Payload::Nonce(vec![7; 32]), notify(16384), Payload::VendorId(b"penstock".to_vec())];
+        let payloads = vec![
+            Payload::Nonce(vec![7; 32]),
+            notify(16384),
+            Payload::VendorId(b"penstock".to_vec()),
+        ];
         let mut bytes = Vec::new();
         let first = emit_chain(&payloads, &mut bytes);
         assert_eq!(parse_chain(first, &bytes).unwrap().payloads, payloads);
@@ -280,7 +291,10 @@ mod tests {
         let payloads: Vec<_> = (0..MAX_PAYLOADS + 1).map(|_| notify(1)).collect();
         let mut bytes = Vec::new();
         let first = emit_chain(&payloads, &mut bytes);
-        assert_eq!(parse_chain(first, &bytes), Err(Error::Malformed("too many payloads")));
+        assert_eq!(
+            parse_chain(first, &bytes),
+            Err(Error::Malformed("too many payloads"))
+        );
         let mut bytes = Vec::new();
         let first = emit_chain(&payloads[1..], &mut bytes);
         assert_eq!(parse_chain(first, &bytes).unwrap().payloads.len(), MAX_PAYLOADS);
@@ -288,19 +302,28 @@ mod tests {
 
     #[test]
     fn fault_11_unknown_critical_payload() {
-        assert_eq!(parse_chain(200, &[0, 0x80, 0, 4]), Err(Error::UnsupportedCriticalPayload(200)));
+        assert_eq!(
+            parse_chain(200, &[0, 0x80, 0, 4]),
+            Err(Error::UnsupportedCriticalPayload(200))
+        );
         assert_eq!(parse_chain(200, &[0, 0x7f, 0, 4]).unwrap(), Chain::default());
         // A known payload with the critical and reserved bits set is read as usual.
         let mut bytes = vec![0, 0xff, 0, 20];
         bytes.extend_from_slice(&[9; 16]);
-        assert_eq!(parse_chain(number::NONCE, &bytes).unwrap().payloads, vec![Payload::Nonce(vec![9; 16])]);
+        assert_eq!(
+            parse_chain(number::NONCE, &bytes).unwrap().payloads,
+            vec![Payload::Nonce(vec![9; 16])]
+        );
     }
 
     #[test]
     fn fault_03_ikev1_payload_types_are_unknown() {
         // 1 (SA) to 13 (Vendor ID), 20 (NAT-D), 130 (draft NAT-D) of IKEv1.
         for old in (1..=13).chain([20, 21, 130, 131]) {
-            assert_eq!(parse_chain(old, &[0, 0, 0, 8, 1, 2, 3, 4]).unwrap(), Chain::default());
+            assert_eq!(
+                parse_chain(old, &[0, 0, 0, 8, 1, 2, 3, 4]).unwrap(),
+                Chain::default()
+            );
         }
     }
 
@@ -309,15 +332,24 @@ mod tests {
         for (index, total) in [(0, 1), (1, 0), (3, 2), (0, 0)] {
             let mut body = vec![35, 0, 0, 40, 0, index, 0, total];
             body.extend_from_slice(&[0; 32]);
-            assert_eq!(parse_chain(number::SKF, &body), Err(Error::Malformed("fragment number")));
+            assert_eq!(
+                parse_chain(number::SKF, &body),
+                Err(Error::Malformed("fragment number"))
+            );
         }
     }
 
     #[test]
     fn fault_17_payload_length_below_its_header() {
         for length in 0..4 {
-            assert_eq!(parse_chain(number::NONCE, &[0, 0, 0, length]), Err(Error::Malformed("payload length")));
+            assert_eq!(
+                parse_chain(number::NONCE, &[0, 0, 0, length]),
+                Err(Error::Malformed("payload length"))
+            );
         }
-        assert_eq!(parse_chain(number::NONCE, &[0, 0, 0xff, 0xff, 1]), Err(Error::Malformed("payload length")));
+        assert_eq!(
+            parse_chain(number::NONCE, &[0, 0, 0xff, 0xff, 1]),
+            Err(Error::Malformed("payload length"))
+        );
     }
 }

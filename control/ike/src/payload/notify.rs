@@ -134,12 +134,22 @@ pub struct NotifyPayload {
 impl NotifyPayload {
     /// A notification that concerns no particular Child SA.
     pub fn status(kind: NotifyType, data: Vec<u8>) -> Self {
-        Self { protocol: Protocol(0), spi: Vec::new(), kind, data }
+        Self {
+            protocol: Protocol(0),
+            spi: Vec::new(),
+            kind,
+            data,
+        }
     }
 
     /// A notification about the ESP SA that the sender receives on `spi`.
     pub fn about_child(kind: NotifyType, spi: u32) -> Self {
-        Self { protocol: Protocol::ESP, spi: spi.to_be_bytes().to_vec(), kind, data: Vec::new() }
+        Self {
+            protocol: Protocol::ESP,
+            spi: spi.to_be_bytes().to_vec(),
+            kind,
+            data: Vec::new(),
+        }
     }
 
     /// The SPI of an ESP SA, if this is what the notification names.
@@ -163,10 +173,17 @@ impl NotifyPayload {
         let data = reader.finish().to_vec();
         match kind {
             // SHA-1 digests by definition (RFC 7296 section 2.23).
-            NotifyType::NAT_DETECTION_SOURCE_IP | NotifyType::NAT_DETECTION_DESTINATION_IP if data.len() != 20 => {
+            NotifyType::NAT_DETECTION_SOURCE_IP | NotifyType::NAT_DETECTION_DESTINATION_IP
+                if data.len() != 20 =>
+            {
                 Err(Error::Malformed("NAT detection hash"))
             }
-            _ => Ok(Self { protocol, spi, kind, data }),
+            _ => Ok(Self {
+                protocol,
+                spi,
+                kind,
+                data,
+            }),
         }
     }
 
@@ -190,7 +207,10 @@ mod tests {
         for length in [0, 19, 21] {
             let mut bytes = vec![0, 0, 0x40, 0x04];
             bytes.extend(vec![0; length]);
-            assert_eq!(NotifyPayload::parse(&bytes), Err(Error::Malformed("NAT detection hash")));
+            assert_eq!(
+                NotifyPayload::parse(&bytes),
+                Err(Error::Malformed("NAT detection hash"))
+            );
         }
     }
 
@@ -200,6 +220,11 @@ mod tests {
             let notify = NotifyPayload::parse(&[protocol, 4, 0x40, 0x09, 1, 2, 3, 4]).unwrap();
             assert_eq!(notify.esp_spi(), None);
         }
-        assert_eq!(NotifyPayload::parse(&[3, 4, 0x40, 0x09, 0, 0, 1, 2]).unwrap().esp_spi(), Some(0x102));
+        assert_eq!(
+            NotifyPayload::parse(&[3, 4, 0x40, 0x09, 0, 0, 1, 2])
+                .unwrap()
+                .esp_spi(),
+            Some(0x102)
+        );
     }
 }

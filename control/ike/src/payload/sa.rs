@@ -59,12 +59,22 @@ pub struct Transform {
 impl Transform {
     /// A transform without attributes.
     pub const fn new(kind: TransformType, id: u16) -> Self {
-        Self { kind, id, key_bits: None, unknown_attribute: false }
+        Self {
+            kind,
+            id,
+            key_bits: None,
+            unknown_attribute: false,
+        }
     }
 
     /// A transform with a key length.
     pub const fn with_key(kind: TransformType, id: u16, key_bits: u16) -> Self {
-        Self { kind, id, key_bits: Some(key_bits), unknown_attribute: false }
+        Self {
+            kind,
+            id,
+            key_bits: Some(key_bits),
+            unknown_attribute: false,
+        }
     }
 }
 
@@ -155,7 +165,11 @@ impl SaPayload {
             out.push(u8::try_from(proposal.transforms.len()).unwrap_or(u8::MAX));
             out.extend_from_slice(&proposal.spi);
             for (index, transform) in proposal.transforms.iter().enumerate() {
-                let more = if index + 1 < proposal.transforms.len() { 3 } else { 0 };
+                let more = if index + 1 < proposal.transforms.len() {
+                    3
+                } else {
+                    0
+                };
                 let length = if transform.key_bits.is_some() { 12 } else { 8 };
                 out.extend_from_slice(&[more, 0, 0, length, transform.kind.0, 0]);
                 out.extend_from_slice(&transform.id.to_be_bytes());
@@ -201,13 +215,20 @@ fn parse_proposal(bytes: &[u8]) -> Result<Proposal> {
         }
         reader.u8("transform header")?;
         let length = usize::from(reader.u16("transform length")?);
-        let rest = length.checked_sub(4).ok_or(Error::Malformed("transform length"))?;
+        let rest = length
+            .checked_sub(4)
+            .ok_or(Error::Malformed("transform length"))?;
         transforms.push(parse_transform(reader.take(rest, "transform length")?)?);
     }
     if !reader.is_empty() {
         return Err(Error::Malformed("bytes after the last transform"));
     }
-    Ok(Proposal { number, protocol, spi, transforms })
+    Ok(Proposal {
+        number,
+        protocol,
+        spi,
+        transforms,
+    })
 }
 
 fn parse_transform(bytes: &[u8]) -> Result<Transform> {

@@ -40,7 +40,13 @@ pub struct TrafficSelector {
 impl TrafficSelector {
     /// Every protocol and port of a range of addresses.
     pub fn addresses(start: IpAddr, end: IpAddr) -> Self {
-        Self { protocol: 0, start_port: 0, end_port: u16::MAX, start, end }
+        Self {
+            protocol: 0,
+            start_port: 0,
+            end_port: u16::MAX,
+            start,
+            end,
+        }
     }
 
     /// Every protocol and port of one address.
@@ -134,22 +140,36 @@ impl TsPayload {
             let kind = reader.u8("traffic selector type")?;
             let protocol = reader.u8("traffic selector protocol")?;
             let length = usize::from(reader.u16("traffic selector length")?);
-            let rest = length.checked_sub(4).ok_or(Error::Malformed("traffic selector length"))?;
+            let rest = length
+                .checked_sub(4)
+                .ok_or(Error::Malformed("traffic selector length"))?;
             let mut fields = Reader::new(reader.take(rest, "traffic selector length")?);
             if !matches!(kind, TS_IPV4_ADDR_RANGE | TS_IPV6_ADDR_RANGE) {
                 continue;
             }
             let (start_port, end_port) = (fields.u16("start port")?, fields.u16("end port")?);
             let (start, end) = if kind == TS_IPV4_ADDR_RANGE {
-                (IpAddr::from(fields.array::<4>("start address")?), IpAddr::from(fields.array::<4>("end address")?))
+                (
+                    IpAddr::from(fields.array::<4>("start address")?),
+                    IpAddr::from(fields.array::<4>("end address")?),
+                )
             } else {
-                (IpAddr::from(fields.array::<16>("start address")?), IpAddr::from(fields.array::<16>("end address")?))
+                (
+                    IpAddr::from(fields.array::<16>("start address")?),
+                    IpAddr::from(fields.array::<16>("end address")?),
+                )
             };
             let opaque = (start_port, end_port) == (u16::MAX, 0);
             if !fields.is_empty() || start > end || (start_port > end_port && !opaque) {
                 return Err(Error::Malformed("traffic selector range"));
             }
-            selectors.push(TrafficSelector { protocol, start_port, end_port, start, end });
+            selectors.push(TrafficSelector {
+                protocol,
+                start_port,
+                end_port,
+                start,
+                end,
+            });
         }
         if !reader.is_empty() {
             return Err(Error::Malformed("bytes after the last traffic selector"));
@@ -160,8 +180,11 @@ impl TsPayload {
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[u8::try_from(self.selectors.len()).unwrap_or(u8::MAX), 0, 0, 0]);
         for ts in self.selectors.iter().take(usize::from(u8::MAX)) {
-            let (kind, length) =
-                if ts.start.is_ipv4() { (TS_IPV4_ADDR_RANGE, 16) } else { (TS_IPV6_ADDR_RANGE, 40) };
+            let (kind, length) = if ts.start.is_ipv4() {
+                (TS_IPV4_ADDR_RANGE, 16)
+            } else {
+                (TS_IPV6_ADDR_RANGE, 40)
+            };
             out.extend_from_slice(&[kind, ts.protocol, 0, length]);
             out.extend_from_slice(&ts.start_port.to_be_bytes());
             out.extend_from_slice(&ts.end_port.to_be_bytes());
@@ -185,7 +208,9 @@ mod tests {
 
     #[test]
     fn round_trip() {
-        let payload = TsPayload { selectors: vec![ts("10.0.0.0", "10.0.255.255"), ts("fd00::", "fd00::ffff")] };
+        let payload = TsPayload {
+            selectors: vec![ts("10.0.0.0", "10.0.255.255"), ts("fd00::", "fd00::ffff")],
+        };
         let mut bytes = Vec::new();
         payload.emit(&mut bytes);
         assert_eq!(TsPayload::parse(&bytes), Ok(payload));
@@ -194,7 +219,10 @@ mod tests {
     #[test]
     fn fault_08_length_count_ports_and_reversed_ranges() {
         let mut good = Vec::new();
-        TsPayload { selectors: vec![ts("10.0.0.0", "10.0.0.9")] }.emit(&mut good);
+        TsPayload {
+            selectors: vec![ts("10.0.0.0", "10.0.0.9")],
+        }
+        .emit(&mut good);
         let broken = |index: usize, value: u8| {
             let mut bytes = good.clone();
             bytes[index] = value;
@@ -217,12 +245,20 @@ mod tests {
     #[test]
     fn intersections() {
         let wide = ts("10.0.0.0", "10.255.255.255");
-        let narrow = TrafficSelector { protocol: 6, start_port: 80, end_port: 80, ..ts("10.1.0.0", "10.1.0.9") };
+        let narrow = TrafficSelector {
+            protocol: 6,
+            start_port: 80,
+            end_port: 80,
+            ..ts("10.1.0.0", "10.1.0.9")
+        };
         assert_eq!(wide.intersection(&narrow), Some(narrow));
         assert!(wide.covers(&narrow) && !narrow.covers(&wide));
         assert_eq!(wide.intersection(&ts("11.0.0.0", "11.0.0.1")), None);
         assert_eq!(wide.intersection(&ts("::", "::1")), None);
-        assert_eq!(narrow.intersection(&TrafficSelector { protocol: 17, ..wide }), None);
+        assert_eq!(
+            narrow.intersection(&TrafficSelector { protocol: 17, ..wide }),
+            None
+        );
     }
 
     #[test]
@@ -231,6 +267,9 @@ mod tests {
         assert_eq!(ts("0.0.0.0", "255.255.255.255").to_string(), "0.0.0.0/0");
         assert_eq!(ts("10.1.0.1", "10.1.0.1").to_string(), "10.1.0.1/32");
         assert_eq!(ts("10.1.0.1", "10.1.0.4").to_string(), "10.1.0.1-10.1.0.4");
-        assert_eq!(ts("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").to_string(), "::/0");
+        assert_eq!(
+            ts("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").to_string(),
+            "::/0"
+        );
     }
 }
