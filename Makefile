@@ -16,6 +16,9 @@ demo: ## two gateways, two hosts, real traffic; HOLD=1 leaves them running
 	cargo build --release --workspace --bins
 	target/release/penstock-demo $(if $(HOLD),--hold)
 
+ebpf: ## the XDP object, rebuilt from source with Debian's toolchain
+	ebpf/build-object ebpf/penstock-xdp.o
+
 test: ## every test, as root; fails where one fails
 	scripts/packages build test
 	cargo build --workspace --all-targets
@@ -31,4 +34,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo test loom lint
+.PHONY: help build demo ebpf test loom lint
