@@ -1,7 +1,10 @@
 //! What surrounds a gateway in demonstrations, tests and benchmarks: namespaces and links, the built
 //! daemons as processes, traffic and reports. Starts the daemons, never links them.
 
+pub mod eavesdropper;
 pub mod gateway;
+pub mod iperf;
 pub mod namespace;
 pub mod process;
+pub mod site_to_site;
 pub mod topology;

@@ -72,11 +72,16 @@ impl Namespace {
         Self::named(format!("{stem}-{}-{serial}", std::process::id()))
     }
 
-    /// Makes a namespace of exactly this name, which must be free.
+    /// Makes a namespace of exactly this name. One that an interrupted run left behind, with no process
+    /// in it, is replaced.
     ///
     /// # Errors
-    /// [`CommandError`] where it is taken, or without root or iproute2.
+    /// [`CommandError`] where it is in use, or without root or iproute2.
     pub fn named(name: String) -> Result<Self, CommandError> {
+        let inhabitants = run(Command::new("ip").args(["netns", "pids", &name]));
+        if inhabitants.is_ok_and(|processes| processes.trim().is_empty()) {
+            run(Command::new("ip").args(["netns", "delete", &name]))?;
+        }
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let namespace = Self { name };
         namespace.ip("link set lo up")?;
