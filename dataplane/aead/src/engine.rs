@@ -7,17 +7,23 @@ use std::sync::OnceLock;
 pub enum Engine {
     /// Libraries, one packet at a time, on any processor.
     Portable,
+    /// AVX-512 with VAES and VPCLMULQDQ: packets interleaved.
+    Avx512,
 }
 
 impl Engine {
     /// Every engine, the slowest first.
-    pub const ALL: [Self; 1] = [Self::Portable];
+    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx512];
 
     /// Whether this processor can run the engine.
     #[must_use]
     pub fn is_usable(self) -> bool {
         match self {
             Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => crate::avx512::is_available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 => false,
         }
     }
 
@@ -39,6 +45,7 @@ impl Engine {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Avx512 => "avx512",
         }
     }
 }

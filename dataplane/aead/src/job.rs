@@ -1,6 +1,7 @@
 //! What a caller hands to the engine: a key, a packet, a sequence number; and what it gets back.
 
 use crate::key::{OpenKey, SealKey};
+use crate::material::Material;
 
 /// What became of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -76,3 +77,49 @@ impl<'a> OpenJob<'a> {
         }
     }
 }
+
+/// What the engines need of either kind of job.
+pub(crate) trait Job<'a> {
+    /// Whether packets are protected or opened.
+    const SEAL: bool;
+    fn material(&self) -> &'a Material;
+    fn packet(&mut self) -> &mut [u8];
+    fn packet_bytes(&self) -> usize;
+    fn sequence(&self) -> u64;
+    fn set_verdict(&mut self, verdict: Verdict);
+}
+
+macro_rules! job {
+    ($name:ident, $seal:literal) => {
+        impl<'a> Job<'a> for $name<'a> {
+            const SEAL: bool = $seal;
+
+            #[inline]
+            fn material(&self) -> &'a Material {
+                &self.key.material
+            }
+
+            #[inline]
+            fn packet(&mut self) -> &mut [u8] {
+                self.packet
+            }
+
+            #[inline]
+            fn packet_bytes(&self) -> usize {
+                self.packet.len()
+            }
+
+            #[inline]
+            fn sequence(&self) -> u64 {
+                self.sequence
+            }
+
+            #[inline]
+            fn set_verdict(&mut self, verdict: Verdict) {
+                self.verdict = verdict;
+            }
+        }
+    };
+}
+job!(SealJob, true);
+job!(OpenJob, false);

@@ -6,6 +6,8 @@
 //! own [`Verdict`].
 
 mod algorithm;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod batch;
 mod engine;
 mod hmac;

@@ -1,0 +1,370 @@
+//! AES-GCM, one or several packets at a time.
+//!
+//! A packet is read as a row of 16-byte lanes that ends, whole, at the end of a 64-byte vector:
+//!
+//! ```text
+//!   | pad 0-3 lanes | header | text lane … text lane (partial) | lengths |
+//! ```
+//!
+//! ESP header and IV are 16 bytes, one lane before the text. In the cipher the header's lane carries
+//! counter 1, which masks the tag, so that tag mask and key stream come out of the same vectors. In the
+//! hash it carries the additional data, and the last lane the length block. Because the row ends at a
+//! vector's end, each vector meets fixed powers of H and only the first and last vector need masks; the
+//! padding in front is zero, which adds nothing to a GHASH.
+//!
+//! Vectors are hashed in groups of `GV`, one reduction per group; the first group may be shorter.
+
+use core::arch::x86_64::*;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::aes::{self, RoundKeys};
+use super::ghash::{self, Sum, fold_halves, reverse_block, reverse_bytes};
+
+/// Round keys and powers of H: 368 bytes for every key length.
+#[derive(Zeroize, ZeroizeOnDrop)]
+#[repr(C, align(16))]
+pub(crate) struct GcmKey<const RK: usize, const PW: usize> {
+    round_keys: RoundKeys<RK>,
+    /// H^PW … H^1.
+    powers: [[u8; 16]; PW],
+}
+
+/// AES-128: 12 powers.
+pub(crate) type Gcm128 = GcmKey<11, 12>;
+/// AES-192: 10 powers, of which 8 are used.
+pub(crate) type Gcm192 = GcmKey<13, 10>;
+/// AES-256: 8 powers.
+pub(crate) type Gcm256 = GcmKey<15, 8>;
+
+impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
+    /// Expands a cipher key.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1,aes")]
+    pub(crate) fn expand(key: &[u8]) -> Self {
+        let mut expanded = Self {
+            round_keys: aes::expand(key),
+            powers: [[0; 16]; PW],
+        };
+        let mut h = aes::encrypt_block(&expanded.round_keys, 0).swap_bytes();
+        ghash::expand_powers(h, &mut expanded.powers);
+        h.zeroize();
+        expanded
+    }
+
+    /// Brings the key into the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for offset in (0..size_of::<Self>()).step_by(64) {
+            // SAFETY: the address lies within `self`; a prefetch faults at no address anyway.
+            unsafe { _mm_prefetch(core::ptr::from_ref(self).cast::<i8>().add(offset), _MM_HINT_T0) };
+        }
+    }
+
+    /// A round key in all four lanes.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn round_key(&self, round: usize) -> __m512i {
+        // SAFETY: a round key is 16 bytes and aligned to 16 (the struct is, and it comes first).
+        let key = unsafe { _mm_load_si128(self.round_keys[round].as_ptr().cast()) };
+        _mm512_broadcast_i32x4(key)
+    }
+
+    /// The four powers that meet the vector with `after` vectors of its group behind it.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn powers(&self, after: usize) -> __m512i {
+        let first = PW - 4 * (after + 1);
+        let lanes = &self.powers[first..first + 4];
+        // SAFETY: `lanes` is 64 bytes.
+        unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+    }
+}
+
+/// A packet made ready for [`crypt`]: where its lanes are and what surrounds them.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// Where lane 0 would be: the packet's first byte less the padding lanes. Never dereferenced before
+    /// the text.
+    base: *mut u8,
+    /// Text bytes of the first vector.
+    first_mask: u64,
+    /// Text bytes of the last vector.
+    last_mask: u64,
+    /// Padding lanes.
+    pad: usize,
+    /// Vectors.
+    pub(crate) vectors: usize,
+    /// The counter block, its last word zero.
+    nonce: [u64; 2],
+    /// The additional data, byte-reversed: low half, high half.
+    aad: [u64; 2],
+    /// The length block, byte-reversed: text bits, additional data bits.
+    lengths: [u64; 2],
+}
+
+/// From this many vectors on, counters pass 255.
+pub(crate) const MAX_SHORT_VECTORS: usize = 63;
+
+impl Row {
+    /// No packet.
+    pub(crate) const EMPTY: Self = Self {
+        base: core::ptr::null_mut(),
+        first_mask: 0,
+        last_mask: 0,
+        pad: 0,
+        vectors: 0,
+        nonce: [0; 2],
+        aad: [0; 2],
+        lengths: [0; 2],
+    };
+
+    /// Reads a packet of `text_bytes` of text at `packet + 16`.
+    ///
+    /// `iv` is the IV as it stands in the packet, in memory order; `aad` at most 16 bytes as a big-endian
+    /// number left-aligned, `aad_bytes` of which count.
+    #[inline]
+    pub(crate) fn new(
+        packet: *mut u8,
+        text_bytes: usize,
+        salt: [u8; 4],
+        iv: u64,
+        aad: u128,
+        aad_bytes: usize,
+    ) -> Self {
+        let blocks = text_bytes.div_ceil(16);
+        let lanes = blocks + 2;
+        let vectors = lanes.div_ceil(4);
+        let pad = 4 * vectors - lanes;
+        let slack = 16 * blocks - text_bytes;
+        Self {
+            base: packet.wrapping_sub(16 * pad),
+            // In two steps: with three lanes of padding nothing of the first vector is text.
+            first_mask: (!0 << (16 * pad)) << 16,
+            last_mask: !0 >> (16 + slack),
+            pad,
+            vectors,
+            nonce: [u64::from(u32::from_le_bytes(salt)) | iv << 32, iv >> 32],
+            aad: [aad as u64, (aad >> 64) as u64],
+            lengths: [8 * text_bytes as u64, 8 * aad_bytes as u64],
+        }
+    }
+}
+
+/// Counter values of lanes, as the last word of a block in memory order: lane 3 holds counter 1.
+#[repr(align(64))]
+struct Counters([[u32; 4]; 8]);
+
+static COUNTERS: Counters = {
+    let mut lanes = [[0; 4]; 8];
+    let mut i = 0;
+    while i < 8 {
+        // Lanes before the first counter are padding, whose key stream is not used; they count from -2, so
+        // that what follows them after a vector is right (the byte wraps).
+        lanes[i][3] = (i as u32).wrapping_sub(2) << 24;
+        i += 1;
+    }
+    Counters(lanes)
+};
+
+/// What a row carries from group to group.
+struct Progress<const P: usize> {
+    /// Counter block and first round key.
+    start: [__m512i; P],
+    /// Counters of the next vector.
+    counter: [__m512i; P],
+    /// The hash so far.
+    hash: [__m128i; P],
+    /// Key stream of counter 1.
+    tag_mask: [__m128i; P],
+    /// Bytes of the row done.
+    offset: usize,
+}
+
+/// Encrypts (`SEAL`) or decrypts `P` packets of equally many vectors in place and returns their tags.
+///
+/// `LONG` is needed where counters pass 255, from 64 vectors on.
+///
+/// # Safety
+/// Each row was made of a packet that is valid for reads and writes over header, IV and text, and that no
+/// other row shares.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
+)]
+#[inline]
+pub(crate) unsafe fn crypt<
+    const RK: usize,
+    const PW: usize,
+    const GV: usize,
+    const P: usize,
+    const SEAL: bool,
+    const KARATSUBA: bool,
+    const LONG: bool,
+>(
+    keys: [&GcmKey<RK, PW>; P],
+    rows: [&Row; P],
+) -> [__m128i; P] {
+    let zero = _mm512_setzero_si512();
+    let mut progress = Progress {
+        start: [zero; P],
+        counter: [zero; P],
+        hash: [_mm_setzero_si128(); P],
+        tag_mask: [_mm_setzero_si128(); P],
+        offset: 0,
+    };
+    for i in 0..P {
+        // SAFETY: `nonce` is 16 bytes; the four lanes from 3 - pad are within the table since pad <= 3.
+        let (nonce, counter) = unsafe {
+            (
+                _mm512_broadcast_i32x4(_mm_loadu_si128(rows[i].nonce.as_ptr().cast())),
+                _mm512_loadu_si512(COUNTERS.0[3 - rows[i].pad..][..4].as_ptr().cast()),
+            )
+        };
+        progress.start[i] = _mm512_xor_si512(nonce, keys[i].round_key(0));
+        // Long rows count in native order, sign kept, and turn the word for each vector.
+        progress.counter[i] = if LONG {
+            _mm512_srai_epi32(counter, 24)
+        } else {
+            counter
+        };
+    }
+    let vectors = rows[0].vectors;
+    let first = (vectors - 1) % GV + 1;
+    // SAFETY: the caller's contract is handed through; every group lies within the row.
+    unsafe {
+        if vectors <= GV {
+            match first {
+                1 => group::<RK, PW, P, 1, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
+                2 => group::<RK, PW, P, 2, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
+                _ => group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
+            }
+        } else {
+            match first {
+                1 => group::<RK, PW, P, 1, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
+                2 => group::<RK, PW, P, 2, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
+                _ => group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
+            }
+            for _ in 1..(vectors - first) / GV {
+                group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, false, false>(keys, rows, &mut progress);
+            }
+            group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, false, true>(keys, rows, &mut progress);
+        }
+    }
+    let mut tags = progress.tag_mask;
+    for (tag, hash) in tags.iter_mut().zip(progress.hash) {
+        *tag = _mm_xor_si128(*tag, reverse_block(hash));
+    }
+    tags
+}
+
+/// The last word of each lane byte-reversed.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn turn_counter(lanes: __m512i) -> __m512i {
+    let order = _mm_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    _mm512_shuffle_epi8(lanes, _mm512_broadcast_i32x4(order))
+}
+
+/// Ciphers and hashes the next `Z` vectors of each row. `FIRST` and `LAST` say where the group stands.
+///
+/// # Safety
+/// As [`crypt`]; `progress.offset` and `Z` stay within the row's vectors.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
+)]
+#[inline]
+// Indices run over packets and vectors of several arrays at once.
+#[allow(clippy::needless_range_loop)]
+unsafe fn group<
+    const RK: usize,
+    const PW: usize,
+    const P: usize,
+    const Z: usize,
+    const SEAL: bool,
+    const KARATSUBA: bool,
+    const LONG: bool,
+    const FIRST: bool,
+    const LAST: bool,
+>(
+    keys: [&GcmKey<RK, PW>; P],
+    rows: [&Row; P],
+    progress: &mut Progress<P>,
+) {
+    let zero = _mm512_setzero_si512();
+    let four = if LONG {
+        _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0)
+    } else {
+        // Big-endian counters below 256: the top byte of the word in memory order.
+        let four = 4 << 24;
+        _mm512_set_epi32(four, 0, 0, 0, four, 0, 0, 0, four, 0, 0, 0, four, 0, 0, 0)
+    };
+    let mut state = [[zero; Z]; P];
+    for i in 0..P {
+        for z in 0..Z {
+            let counter = progress.counter[i];
+            let block = if LONG { turn_counter(counter) } else { counter };
+            state[i][z] = _mm512_xor_si512(progress.start[i], block);
+            progress.counter[i] = _mm512_add_epi32(counter, four);
+        }
+    }
+    for round in 1..RK - 1 {
+        for i in 0..P {
+            let key = keys[i].round_key(round);
+            for z in 0..Z {
+                state[i][z] = _mm512_aesenc_epi128(state[i][z], key);
+            }
+        }
+    }
+    for i in 0..P {
+        let row = rows[i];
+        let key = keys[i].round_key(RK - 1);
+        let mut sum = Sum::zero();
+        for z in 0..Z {
+            let at: *mut u8 = row.base.wrapping_add(progress.offset + 64 * z);
+            let stream = _mm512_aesenclast_epi128(state[i][z], key);
+            let first = FIRST && z == 0;
+            let last = LAST && z == Z - 1;
+            let mask = match (first, last) {
+                (true, true) => row.first_mask & row.last_mask,
+                (true, false) => row.first_mask,
+                (false, _) => row.last_mask,
+            };
+            // SAFETY: without a mask all 64 bytes are text; with one, only text bytes are touched.
+            let (input, output) = unsafe {
+                if first || last {
+                    let input = _mm512_maskz_loadu_epi8(mask, at.cast_const().cast());
+                    let output = _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(input, stream));
+                    _mm512_mask_storeu_epi8(at.cast(), mask, output);
+                    (input, output)
+                } else {
+                    let input = _mm512_loadu_si512(at.cast_const().cast());
+                    let output = _mm512_xor_si512(input, stream);
+                    _mm512_storeu_si512(at.cast(), output);
+                    (input, output)
+                }
+            };
+            let mut blocks = reverse_bytes(if SEAL { output } else { input });
+            if first {
+                // SAFETY: `aad` is 16 bytes.
+                let aad = unsafe { _mm512_broadcast_i64x2(_mm_loadu_si128(row.aad.as_ptr().cast())) };
+                let lane = 3u8 << (2 * row.pad);
+                blocks = _mm512_mask_xor_epi64(blocks, lane, blocks, aad);
+                let pair = i64::from(2 * row.pad as u32);
+                let order = _mm512_zextsi128_si512(_mm_set_epi64x(pair + 1, pair));
+                progress.tag_mask[i] = _mm512_castsi512_si128(_mm512_permutexvar_epi64(order, stream));
+            }
+            if z == 0 && !FIRST {
+                blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(progress.hash[i]));
+            }
+            if last {
+                // SAFETY: `lengths` is 16 bytes.
+                let lengths = unsafe { _mm512_broadcast_i64x2(_mm_loadu_si128(row.lengths.as_ptr().cast())) };
+                blocks = _mm512_mask_xor_epi64(blocks, 0b1100_0000, blocks, lengths);
+            }
+            let powers = keys[i].powers(Z - 1 - z);
+            let folded = if KARATSUBA { fold_halves(powers) } else { powers };
+            sum.add::<KARATSUBA>(blocks, powers, folded);
+        }
+        progress.hash[i] = sum.reduce::<KARATSUBA>();
+    }
+    progress.offset += 64 * Z;
+}
