@@ -1,1 +1,3 @@
 //! The packet path of Penstock.
+
+pub mod xsk;
