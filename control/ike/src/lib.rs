@@ -2,13 +2,29 @@
 //! events go out.
 
 mod certificate;
+mod config;
+mod credential;
 mod crypto;
 mod error;
+mod event;
+mod keymat;
 pub mod message;
 pub mod payload;
+mod proposal;
+mod proposal_text;
 mod reader;
 
 pub use certificate::{Authority, Certificate, RevocationList};
+pub use config::{
+    ChildConfig, Childless, Connection, EndpointConfig, Fragmentation, LocalAuth, Ppk, RekeyTime, RemoteAuth, RemoteId,
+    Retransmission, StartAction, TsSide, UseLimit,
+};
+pub use credential::{Credential, Credentials};
 pub use crypto::random::{Random, SystemRandom};
 pub use crypto::signature::{RsaScheme, SigningKey};
 pub use error::{Error, Result};
+pub use event::{ChildSummary, Counters, Event, SaId, Transmit};
+pub use payload::id::Identity;
+pub use payload::traffic_selector::TrafficSelector;
+pub use proposal::{EspProposal, IkeProposal};
+pub use proposal_text::{default_esp_proposals, default_ike_proposals};

@@ -1,0 +1,148 @@
+//! What proves identities: preshared keys, certificates with their private keys, authorities, EAP users, PPKs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use southbound::KeyMaterial;
+
+use crate::certificate::{Authority, Certificate, RevocationList};
+use crate::crypto::signature::SigningKey;
+use crate::error::{Error, Result};
+use crate::payload::id::Identity;
+
+/// A preshared key and the identities it is for.
+#[derive(Debug, Clone)]
+struct PresharedKey {
+    /// Empty for everyone; else both ends should be among them, or the peer at least.
+    identities: Vec<Identity>,
+    secret: KeyMaterial,
+}
+
+/// A certificate of ours with its key and what to send along.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// The end-entity certificate.
+    pub certificate: Certificate,
+    /// Intermediates to send after it, in DER.
+    pub intermediates: Vec<Vec<u8>>,
+    key: Arc<SigningKey>,
+}
+
+impl Credential {
+    /// Pairs a certificate with its private key.
+    ///
+    /// # Errors
+    /// Where the key is not the certificate's.
+    pub fn new(certificate: Certificate, intermediates: Vec<Vec<u8>>, key: SigningKey) -> Result<Self> {
+        if certificate.public_key().1 != key.public_key() {
+            return Err(Error::Local(format!("the private key is not that of {certificate:?}")));
+        }
+        Ok(Self { certificate, intermediates, key: Arc::new(key) })
+    }
+
+    pub(crate) fn key(&self) -> &SigningKey {
+        &self.key
+    }
+}
+
+/// The store of all secrets and trusted certificates. `Debug` shows none of the secrets.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    preshared: Vec<PresharedKey>,
+    own: HashMap<String, Credential>,
+    pub(crate) authorities: Vec<Authority>,
+    pub(crate) revocation_lists: Vec<RevocationList>,
+    /// User name to password.
+    eap_users: HashMap<String, KeyMaterial>,
+    ppks: HashMap<Vec<u8>, KeyMaterial>,
+}
+
+impl Credentials {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a preshared key for these identities; none stands for everyone.
+    pub fn add_psk(&mut self, identities: Vec<Identity>, secret: &[u8]) {
+        self.preshared.push(PresharedKey { identities, secret: KeyMaterial::new(secret.to_vec()) });
+    }
+
+    /// Adds a certificate of ours under a name.
+    pub fn add_credential(&mut self, name: &str, credential: Credential) {
+        self.own.insert(name.to_owned(), credential);
+    }
+
+    /// Trusts an authority.
+    pub fn add_authority(&mut self, authority: Authority) {
+        self.authorities.push(authority);
+    }
+
+    /// Adds a revocation list.
+    pub fn add_revocation_list(&mut self, list: RevocationList) {
+        self.revocation_lists.push(list);
+    }
+
+    /// Adds an EAP user.
+    pub fn add_eap_user(&mut self, user: &str, password: &str) {
+        self.eap_users.insert(user.to_owned(), KeyMaterial::new(password.as_bytes().to_vec()));
+    }
+
+    /// Adds a post-quantum preshared key.
+    pub fn add_ppk(&mut self, id: Vec<u8>, secret: &[u8]) {
+        self.ppks.insert(id, KeyMaterial::new(secret.to_vec()));
+    }
+
+    /// The key for two ends: one that names both before one that names the peer, before one for everyone.
+    pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<&KeyMaterial> {
+        let score = |key: &PresharedKey| match (key.identities.contains(local), key.identities.contains(remote)) {
+            (true, true) => 4,
+            (false, true) if key.identities.len() == 1 => 3,
+            (false, true) => 2,
+            _ if key.identities.is_empty() => 1,
+            _ => 0,
+        };
+        self.preshared.iter().filter(|key| score(key) > 0).max_by_key(|key| score(key)).map(|key| &key.secret)
+    }
+
+    pub(crate) fn own(&self, name: &str) -> Option<&Credential> {
+        self.own.get(name)
+    }
+
+    pub(crate) fn eap_password(&self, user: &str) -> Option<&KeyMaterial> {
+        self.eap_users.get(user)
+    }
+
+    pub(crate) fn ppk(&self, id: &[u8]) -> Option<&KeyMaterial> {
+        self.ppks.get(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_preshared_key_wins() {
+        let id = Identity::from_text;
+        let mut store = Credentials::new();
+        store.add_psk(vec![], b"everyone");
+        store.add_psk(vec![id("b")], b"peer");
+        store.add_psk(vec![id("a"), id("b")], b"pair");
+        let key = |local: &str, remote: &str| store.psk(&id(local), &id(remote)).unwrap().expose().to_vec();
+        assert_eq!(key("a", "b"), b"pair");
+        assert_eq!(key("x", "b"), b"peer");
+        assert_eq!(key("x", "y"), b"everyone");
+        assert!(Credentials::new().psk(&id("a"), &id("b")).is_none());
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let mut store = Credentials::new();
+        store.add_psk(vec![], b"hunter2");
+        store.add_eap_user("alice", "hunter2");
+        store.add_ppk(b"id".to_vec(), b"hunter2");
+        assert!(!format!("{store:?}").contains("hunter2"));
+        assert!(!format!("{store:?}").contains(&format!("{:?}", b"hunter2")));
+    }
+}
