@@ -124,8 +124,14 @@ impl RemoteId {
 }
 
 fn below(name: &str, domain: &str, separator: char) -> bool {
-    let Some(split) = name.len().checked_sub(domain.len() + 1) else { return false };
-    match (name.get(..split), name.get(split..split + 1), name.get(split + 1..)) {
+    let Some(split) = name.len().checked_sub(domain.len() + 1) else {
+        return false;
+    };
+    match (
+        name.get(..split),
+        name.get(split..split + 1),
+        name.get(split + 1..),
+    ) {
         (Some(head), Some(middle), Some(tail)) => {
             !head.is_empty() && middle.starts_with(separator) && tail.eq_ignore_ascii_case(domain)
         }
@@ -224,7 +230,12 @@ pub struct Retransmission {
 
 impl Default for Retransmission {
     fn default() -> Self {
-        Self { first: Duration::from_secs(2), base: 1.6, longest: Duration::from_secs(40), tries: 7 }
+        Self {
+            first: Duration::from_secs(2),
+            base: 1.6,
+            longest: Duration::from_secs(40),
+            tries: 7,
+        }
     }
 }
 
@@ -392,7 +403,9 @@ impl Connection {
     pub(crate) fn accepts_addresses(&self, local: IpAddr, remote: IpAddr) -> bool {
         let local_fits = self.local_addresses.is_empty() || self.local_addresses.contains(&local);
         let remote_fits = if !self.remote_networks.is_empty() {
-            self.remote_networks.iter().any(|network| network.contains(remote))
+            self.remote_networks
+                .iter()
+                .any(|network| network.contains(remote))
         } else {
             self.remote_addresses.is_empty() || self.remote_addresses.iter().any(|a| a.ip() == remote)
         };
@@ -414,7 +427,10 @@ mod tests {
         assert!(RemoteId::Any.matches(&id("x")));
         assert!(RemoteId::FqdnBelow("example.org".into()).matches(&id("a.b.Example.org")));
         for not in ["example.org", "badexample.org", ".example.org", "a@example.org"] {
-            assert!(!RemoteId::FqdnBelow("example.org".into()).matches(&id(not)), "{not}");
+            assert!(
+                !RemoteId::FqdnBelow("example.org".into()).matches(&id(not)),
+                "{not}"
+            );
         }
         assert!(RemoteId::EmailAt("example.org".into()).matches(&id("a@example.org")));
         assert!(!RemoteId::EmailAt("example.org".into()).matches(&id("a@b.example.org")));

@@ -35,9 +35,15 @@ impl Credential {
     /// Where the key is not the certificate's.
     pub fn new(certificate: Certificate, intermediates: Vec<Vec<u8>>, key: SigningKey) -> Result<Self> {
         if certificate.public_key().1 != key.public_key() {
-            return Err(Error::Local(format!("the private key is not that of {certificate:?}")));
+            return Err(Error::Local(format!(
+                "the private key is not that of {certificate:?}"
+            )));
         }
-        Ok(Self { certificate, intermediates, key: Arc::new(key) })
+        Ok(Self {
+            certificate,
+            intermediates,
+            key: Arc::new(key),
+        })
     }
 
     pub(crate) fn key(&self) -> &SigningKey {
@@ -65,7 +71,10 @@ impl Credentials {
 
     /// Adds a preshared key for these identities; none stands for everyone.
     pub fn add_psk(&mut self, identities: Vec<Identity>, secret: &[u8]) {
-        self.preshared.push(PresharedKey { identities, secret: KeyMaterial::new(secret.to_vec()) });
+        self.preshared.push(PresharedKey {
+            identities,
+            secret: KeyMaterial::new(secret.to_vec()),
+        });
     }
 
     /// Adds a certificate of ours under a name.
@@ -85,7 +94,8 @@ impl Credentials {
 
     /// Adds an EAP user.
     pub fn add_eap_user(&mut self, user: &str, password: &str) {
-        self.eap_users.insert(user.to_owned(), KeyMaterial::new(password.as_bytes().to_vec()));
+        self.eap_users
+            .insert(user.to_owned(), KeyMaterial::new(password.as_bytes().to_vec()));
     }
 
     /// Adds a post-quantum preshared key.
@@ -95,14 +105,19 @@ impl Credentials {
 
     /// The key for two ends: one that names both before one that names the peer, before one for everyone.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<&KeyMaterial> {
-        let score = |key: &PresharedKey| match (key.identities.contains(local), key.identities.contains(remote)) {
-            (true, true) => 4,
-            (false, true) if key.identities.len() == 1 => 3,
-            (false, true) => 2,
-            _ if key.identities.is_empty() => 1,
-            _ => 0,
-        };
-        self.preshared.iter().filter(|key| score(key) > 0).max_by_key(|key| score(key)).map(|key| &key.secret)
+        let score =
+            |key: &PresharedKey| match (key.identities.contains(local), key.identities.contains(remote)) {
+                (true, true) => 4,
+                (false, true) if key.identities.len() == 1 => 3,
+                (false, true) => 2,
+                _ if key.identities.is_empty() => 1,
+                _ => 0,
+            };
+        self.preshared
+            .iter()
+            .filter(|key| score(key) > 0)
+            .max_by_key(|key| score(key))
+            .map(|key| &key.secret)
     }
 
     pub(crate) fn own(&self, name: &str) -> Option<&Credential> {

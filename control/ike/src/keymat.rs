@@ -37,7 +37,12 @@ pub(crate) fn first_seed(prf: Prf, seed: &Seed, shared: &KeyMaterial) -> KeyMate
 }
 
 /// SKEYSEED after an additional key exchange: prf(SK_d, SK(n) | Ni | Nr) (RFC 9370 section 2.2.2).
-pub(crate) fn additional_seed(prf: Prf, sk_d: &KeyMaterial, seed: &Seed, shared: &KeyMaterial) -> KeyMaterial {
+pub(crate) fn additional_seed(
+    prf: Prf,
+    sk_d: &KeyMaterial,
+    seed: &Seed,
+    shared: &KeyMaterial,
+) -> KeyMaterial {
     prf.compute(sk_d.expose(), &[shared.expose(), &seed.nonce_i, &seed.nonce_r])
 }
 
@@ -61,7 +66,12 @@ impl IkeKeys {
         let total = 3 * prf_bytes + 2 * integrity_bytes + 2 * cipher_bytes;
         let stream = prf.plus(
             skeyseed.expose(),
-            &[&seed.nonce_i, &seed.nonce_r, &seed.spi_i.to_be_bytes(), &seed.spi_r.to_be_bytes()],
+            &[
+                &seed.nonce_i,
+                &seed.nonce_r,
+                &seed.spi_i.to_be_bytes(),
+                &seed.spi_r.to_be_bytes(),
+            ],
             total,
         );
         let mut rest = stream.expose();
@@ -85,7 +95,9 @@ impl IkeKeys {
     /// Mixes a post-quantum preshared key into SK_d, SK_pi and SK_pr (RFC 8784 section 3).
     pub(crate) fn mix_ppk(&mut self, ppk: &KeyMaterial) {
         for key in [&mut self.sk_d, &mut self.sk_pi, &mut self.sk_pr] {
-            *key = self.prf.plus(ppk.expose(), &[key.expose()], self.prf.output_bytes());
+            *key = self
+                .prf
+                .plus(ppk.expose(), &[key.expose()], self.prf.output_bytes());
         }
     }
 

@@ -16,8 +16,8 @@ mod reader;
 
 pub use certificate::{Authority, Certificate, RevocationList};
 pub use config::{
-    ChildConfig, Childless, Connection, EndpointConfig, Fragmentation, LocalAuth, Ppk, RekeyTime, RemoteAuth, RemoteId,
-    Retransmission, StartAction, TsSide, UseLimit,
+    ChildConfig, Childless, Connection, EndpointConfig, Fragmentation, LocalAuth, Ppk, RekeyTime, RemoteAuth,
+    RemoteId, Retransmission, StartAction, TsSide, UseLimit,
 };
 pub use credential::{Credential, Credentials};
 pub use crypto::random::{Random, SystemRandom};

@@ -43,7 +43,10 @@ impl IkeSuite {
 
     pub(crate) fn transforms(&self) -> Vec<Transform> {
         let mut out = vec![cipher_transform(self.cipher)];
-        out.extend(self.integrity.map(|i| Transform::new(TransformType::INTEG, i.id())));
+        out.extend(
+            self.integrity
+                .map(|i| Transform::new(TransformType::INTEG, i.id())),
+        );
         out.push(Transform::new(TransformType::PRF, self.prf.id()));
         out.push(Transform::new(TransformType::KE, self.method.id()));
         additional_transforms(&self.additional, &mut out);
@@ -86,7 +89,11 @@ impl EspSuite {
 
     pub(crate) fn transforms(&self) -> Vec<Transform> {
         let mut out = vec![esp_cipher_transform(self.transform.encryption())];
-        out.extend(self.transform.integrity().map(|i| Transform::new(TransformType::INTEG, esp_integrity_id(i))));
+        out.extend(
+            self.transform
+                .integrity()
+                .map(|i| Transform::new(TransformType::INTEG, esp_integrity_id(i))),
+        );
         match self.method {
             Some(method) => out.push(Transform::new(TransformType::KE, method.id())),
             None if self.method_was_offered => out.push(Transform::new(TransformType::KE, 0)),
@@ -106,7 +113,10 @@ impl fmt::Display for EspSuite {
 
 fn cipher_transform(cipher: IkeCipher) -> Transform {
     let (id, key_bits) = cipher.id();
-    Transform { key_bits, ..Transform::new(TransformType::ENCR, id) }
+    Transform {
+        key_bits,
+        ..Transform::new(TransformType::ENCR, id)
+    }
 }
 
 fn esp_cipher_transform(cipher: Encryption) -> Transform {
@@ -126,7 +136,10 @@ fn esp_cipher_transform(cipher: Encryption) -> Transform {
         Encryption::AesCtr256 => (13, Some(256)),
         Encryption::Null => (11, None),
     };
-    Transform { key_bits, ..Transform::new(TransformType::ENCR, id) }
+    Transform {
+        key_bits,
+        ..Transform::new(TransformType::ENCR, id)
+    }
 }
 
 fn esp_integrity_id(integrity: Integrity) -> u16 {
@@ -142,10 +155,16 @@ fn additional_type(index: usize) -> TransformType {
     TransformType(TransformType::ADDKE1.0 + u8::try_from(index).unwrap_or(0))
 }
 
-fn additional_transforms(chosen: &[Option<Option<KeMethod>>; ADDITIONAL_EXCHANGES], out: &mut Vec<Transform>) {
+fn additional_transforms(
+    chosen: &[Option<Option<KeMethod>>; ADDITIONAL_EXCHANGES],
+    out: &mut Vec<Transform>,
+) {
     for (index, choice) in chosen.iter().enumerate() {
         if let Some(method) = choice {
-            out.push(Transform::new(additional_type(index), method.map_or(0, KeMethod::id)));
+            out.push(Transform::new(
+                additional_type(index),
+                method.map_or(0, KeMethod::id),
+            ));
         }
     }
 }
@@ -153,11 +172,28 @@ fn additional_transforms(chosen: &[Option<Option<KeMethod>>; ADDITIONAL_EXCHANGE
 impl IkeProposal {
     pub(crate) fn to_wire(&self, number: u8, spi: Vec<u8>) -> Proposal {
         let mut transforms: Vec<_> = self.ciphers.iter().map(|c| cipher_transform(*c)).collect();
-        transforms.extend(self.integrity.iter().map(|i| Transform::new(TransformType::INTEG, i.id())));
-        transforms.extend(self.prfs.iter().map(|p| Transform::new(TransformType::PRF, p.id())));
-        transforms.extend(self.methods.iter().map(|m| Transform::new(TransformType::KE, m.id())));
+        transforms.extend(
+            self.integrity
+                .iter()
+                .map(|i| Transform::new(TransformType::INTEG, i.id())),
+        );
+        transforms.extend(
+            self.prfs
+                .iter()
+                .map(|p| Transform::new(TransformType::PRF, p.id())),
+        );
+        transforms.extend(
+            self.methods
+                .iter()
+                .map(|m| Transform::new(TransformType::KE, m.id())),
+        );
         push_additional(&self.additional, &mut transforms);
-        Proposal { number, protocol: Protocol::IKE, spi, transforms }
+        Proposal {
+            number,
+            protocol: Protocol::IKE,
+            spi,
+            transforms,
+        }
     }
 
     /// The first of our alternatives of each type that `offer` holds.
@@ -167,10 +203,22 @@ impl IkeProposal {
         }
         let cipher = *self.ciphers.iter().find(|c| has(offer, cipher_transform(**c)))?;
         let integrity = choose_integrity(cipher.is_aead(), &self.integrity, offer, IkeIntegrity::id)?;
-        let prf = *self.prfs.iter().find(|p| has(offer, Transform::new(TransformType::PRF, p.id())))?;
-        let method = *self.methods.iter().find(|m| has(offer, Transform::new(TransformType::KE, m.id())))?;
+        let prf = *self
+            .prfs
+            .iter()
+            .find(|p| has(offer, Transform::new(TransformType::PRF, p.id())))?;
+        let method = *self
+            .methods
+            .iter()
+            .find(|m| has(offer, Transform::new(TransformType::KE, m.id())))?;
         let additional = choose_additional(&self.additional, offer)?;
-        Some(IkeSuite { cipher, integrity, prf, method, additional })
+        Some(IkeSuite {
+            cipher,
+            integrity,
+            prf,
+            method,
+            additional,
+        })
     }
 }
 
@@ -178,26 +226,50 @@ impl EspProposal {
     /// The proposal as offered; `with_exchange` is false in IKE_AUTH, where no key exchange can take place.
     pub(crate) fn to_wire(&self, number: u8, spi: u32, with_exchange: bool) -> Proposal {
         let mut transforms: Vec<_> = self.ciphers.iter().map(|c| esp_cipher_transform(*c)).collect();
-        transforms.extend(self.integrity.iter().map(|i| Transform::new(TransformType::INTEG, esp_integrity_id(*i))));
+        transforms.extend(
+            self.integrity
+                .iter()
+                .map(|i| Transform::new(TransformType::INTEG, esp_integrity_id(*i))),
+        );
         if with_exchange && self.methods.iter().any(Option::is_some) {
-            let methods = self.methods.iter().map(|m| Transform::new(TransformType::KE, m.map_or(0, KeMethod::id)));
+            let methods = self
+                .methods
+                .iter()
+                .map(|m| Transform::new(TransformType::KE, m.map_or(0, KeMethod::id)));
             transforms.extend(methods);
             push_additional(&self.additional, &mut transforms);
         }
-        transforms.extend(self.esn.iter().map(|esn| Transform::new(TransformType::ESN, u16::from(*esn))));
-        Proposal { number, protocol: Protocol::ESP, spi: spi.to_be_bytes().to_vec(), transforms }
+        transforms.extend(
+            self.esn
+                .iter()
+                .map(|esn| Transform::new(TransformType::ESN, u16::from(*esn))),
+        );
+        Proposal {
+            number,
+            protocol: Protocol::ESP,
+            spi: spi.to_be_bytes().to_vec(),
+            transforms,
+        }
     }
 
     fn choose(&self, offer: &Proposal, with_exchange: bool) -> Option<EspSuite> {
         if offer.protocol != Protocol::ESP || !types_known(offer, &ESP_TYPES) || offer.esp_spi().is_err() {
             return None;
         }
-        let encryption = *self.ciphers.iter().find(|c| has(offer, esp_cipher_transform(**c)))?;
+        let encryption = *self
+            .ciphers
+            .iter()
+            .find(|c| has(offer, esp_cipher_transform(**c)))?;
         let integrity = choose_integrity(encryption.is_combined(), &self.integrity, offer, esp_integrity_id)?;
         let transform = EspTransform::new(encryption, integrity).ok()?;
         let method_was_offered = with_exchange && offer.of_type(TransformType::KE).next().is_some();
         let method = if method_was_offered {
-            *self.methods.iter().find(|m| has(offer, Transform::new(TransformType::KE, m.map_or(0, KeMethod::id))))?
+            *self.methods.iter().find(|m| {
+                has(
+                    offer,
+                    Transform::new(TransformType::KE, m.map_or(0, KeMethod::id)),
+                )
+            })?
         } else if !with_exchange || self.methods.is_empty() || self.methods.contains(&None) {
             None
         } else {
@@ -215,22 +287,40 @@ impl EspProposal {
             }
             false
         } else {
-            *self.esn.iter().find(|esn| has(offer, Transform::new(TransformType::ESN, u16::from(**esn))))?
+            *self
+                .esn
+                .iter()
+                .find(|esn| has(offer, Transform::new(TransformType::ESN, u16::from(**esn))))?
         };
-        Some(EspSuite { transform, method, additional, esn, method_was_offered })
+        Some(EspSuite {
+            transform,
+            method,
+            additional,
+            esn,
+            method_was_offered,
+        })
     }
 }
 
-const IKE_TYPES: [TransformType; 4] =
-    [TransformType::ENCR, TransformType::PRF, TransformType::INTEG, TransformType::KE];
-const ESP_TYPES: [TransformType; 4] =
-    [TransformType::ENCR, TransformType::INTEG, TransformType::KE, TransformType::ESN];
+const IKE_TYPES: [TransformType; 4] = [
+    TransformType::ENCR,
+    TransformType::PRF,
+    TransformType::INTEG,
+    TransformType::KE,
+];
+const ESP_TYPES: [TransformType; 4] = [
+    TransformType::ENCR,
+    TransformType::INTEG,
+    TransformType::KE,
+    TransformType::ESN,
+];
 
 /// A proposal with a transform type that we do not know cannot be chosen (RFC 7296 section 3.3.6).
 fn types_known(offer: &Proposal, known: &[TransformType]) -> bool {
-    offer.transforms.iter().all(|t| {
-        known.contains(&t.kind) || (TransformType::ADDKE1..=TransformType::ADDKE7).contains(&t.kind)
-    })
+    offer
+        .transforms
+        .iter()
+        .all(|t| known.contains(&t.kind) || (TransformType::ADDKE1..=TransformType::ADDKE7).contains(&t.kind))
 }
 
 fn has(offer: &Proposal, wanted: Transform) -> bool {
@@ -240,7 +330,10 @@ fn has(offer: &Proposal, wanted: Transform) -> bool {
 fn push_additional(lists: &[Vec<Option<KeMethod>>; ADDITIONAL_EXCHANGES], out: &mut Vec<Transform>) {
     for (index, list) in lists.iter().enumerate() {
         let kind = additional_type(index);
-        out.extend(list.iter().map(|method| Transform::new(kind, method.map_or(0, KeMethod::id))));
+        out.extend(
+            list.iter()
+                .map(|method| Transform::new(kind, method.map_or(0, KeMethod::id))),
+        );
     }
 }
 
@@ -256,7 +349,9 @@ fn choose_integrity<I: Copy>(
         let fits = offered.peek().is_none() || offered.any(|t| t.id == 0);
         return fits.then_some(None);
     }
-    ours.iter().find(|i| has(offer, Transform::new(TransformType::INTEG, id(**i)))).map(|i| Some(*i))
+    ours.iter()
+        .find(|i| has(offer, Transform::new(TransformType::INTEG, id(**i))))
+        .map(|i| Some(*i))
 }
 
 /// Each additional exchange: a type that only one side names is left out where the other may do without
@@ -287,7 +382,10 @@ fn choose_additional(
 }
 
 /// Chooses for an IKE SA: our order of proposals first. Returns the suite and the offer it came from.
-pub(crate) fn choose_ike<'a>(ours: &[IkeProposal], offers: &'a [Proposal]) -> Result<(IkeSuite, &'a Proposal)> {
+pub(crate) fn choose_ike<'a>(
+    ours: &[IkeProposal],
+    offers: &'a [Proposal],
+) -> Result<(IkeSuite, &'a Proposal)> {
     ours.iter()
         .find_map(|own| offers.iter().find_map(|offer| Some((own.choose(offer)?, offer))))
         .ok_or_else(|| {
@@ -303,7 +401,11 @@ pub(crate) fn choose_esp<'a>(
     with_exchange: bool,
 ) -> Result<(EspSuite, &'a Proposal)> {
     ours.iter()
-        .find_map(|own| offers.iter().find_map(|offer| Some((own.choose(offer, with_exchange)?, offer))))
+        .find_map(|own| {
+            offers
+                .iter()
+                .find_map(|offer| Some((own.choose(offer, with_exchange)?, offer)))
+        })
         .ok_or_else(|| {
             let own: Vec<_> = ours.iter().map(|p| p.to_wire(0, 0, with_exchange)).collect();
             mismatch(&own, offers)
@@ -313,24 +415,39 @@ pub(crate) fn choose_esp<'a>(
 /// Checks that an answer holds exactly one proposal with one transform of each type, as the responder must choose.
 pub(crate) fn single(offers: &[Proposal]) -> Result<&[Proposal]> {
     let one_each = |proposal: &Proposal| {
-        proposal.transforms.iter().all(|t| proposal.of_type(t.kind).count() == 1)
+        proposal
+            .transforms
+            .iter()
+            .all(|t| proposal.of_type(t.kind).count() == 1)
     };
     match offers {
         [proposal] if one_each(proposal) => Ok(offers),
-        _ => Err(Error::NoProposalChosen("the answer is not a single choice".into())),
+        _ => Err(Error::NoProposalChosen(
+            "the answer is not a single choice".into(),
+        )),
     }
 }
 
 fn mismatch(ours: &[Proposal], offers: &[Proposal]) -> Error {
     let list = |proposals: &[Proposal]| {
-        proposals.iter().take(16).map(|p| describe(&p.transforms, p.protocol)).collect::<Vec<_>>().join(", ")
+        proposals
+            .iter()
+            .take(16)
+            .map(|p| describe(&p.transforms, p.protocol))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     Error::NoProposalChosen(format!("peer offered {}; expected {}", list(offers), list(ours)))
 }
 
 /// Transforms in the notation of the configuration.
 pub(crate) fn describe(transforms: &[Transform], protocol: Protocol) -> String {
-    transforms.iter().take(64).map(|t| describe_one(*t, protocol)).collect::<Vec<_>>().join("-")
+    transforms
+        .iter()
+        .take(64)
+        .map(|t| describe_one(*t, protocol))
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 fn describe_one(t: Transform, protocol: Protocol) -> String {
@@ -358,7 +475,11 @@ fn describe_one(t: Transform, protocol: Protocol) -> String {
         (TransformType::ESN, 0) => "noesn".into(),
         (TransformType::ESN, 1) => "esn".into(),
         (kind, id) if (TransformType::ADDKE1..=TransformType::ADDKE7).contains(&kind) => {
-            format!("ke{}_{}", kind.0 - TransformType::ADDKE1.0 + 1, crate::proposal_text::method_name(id))
+            format!(
+                "ke{}_{}",
+                kind.0 - TransformType::ADDKE1.0 + 1,
+                crate::proposal_text::method_name(id)
+            )
         }
         _ => format!("{}:{:?}", protocol.0, t),
     }

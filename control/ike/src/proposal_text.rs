@@ -31,7 +31,10 @@ const METHODS: [(&str, KeMethod); 15] = [
 
 /// The name of a key exchange method, by its identifier on the wire.
 pub(crate) fn method_name(id: u16) -> String {
-    let name = METHODS.iter().find(|(_, method)| method.id() == id).map(|(name, _)| (*name).to_owned());
+    let name = METHODS
+        .iter()
+        .find(|(_, method)| method.id() == id)
+        .map(|(name, _)| (*name).to_owned());
     match id {
         0 => "none".to_owned(),
         _ => name.unwrap_or_else(|| format!("ke{id}")),
@@ -39,13 +42,20 @@ pub(crate) fn method_name(id: u16) -> String {
 }
 
 fn method(token: &str) -> Option<KeMethod> {
-    METHODS.iter().find(|(name, _)| *name == token).map(|(_, method)| *method)
+    METHODS
+        .iter()
+        .find(|(name, _)| *name == token)
+        .map(|(_, method)| *method)
 }
 
 /// `ke1_mlkem768` as index 0 and the method; `ke1_none` as index 0 and `None`.
 fn additional(token: &str) -> Option<(usize, Option<KeMethod>)> {
     let (index, name) = token.strip_prefix("ke")?.split_once('_')?;
-    let index = index.parse::<usize>().ok()?.checked_sub(1).filter(|index| *index < ADDITIONAL_EXCHANGES)?;
+    let index = index
+        .parse::<usize>()
+        .ok()?
+        .checked_sub(1)
+        .filter(|index| *index < ADDITIONAL_EXCHANGES)?;
     match name {
         "none" => Some((index, None)),
         name => Some((index, Some(method(name)?))),
@@ -103,7 +113,11 @@ impl FromStr for IkeProposal {
             }
         }
         if proposal.prfs.is_empty() {
-            proposal.prfs = proposal.integrity.iter().map(|integrity| prf_of(*integrity)).collect();
+            proposal.prfs = proposal
+                .integrity
+                .iter()
+                .map(|integrity| prf_of(*integrity))
+                .collect();
         }
         let invalid = |what: &str| Err(Error::Local(format!("IKE proposal {text:?} {what}")));
         let aeads = proposal.ciphers.iter().filter(|c| c.is_aead()).count();
@@ -147,7 +161,9 @@ impl FromStr for EspProposal {
         let mut proposal = Self::default();
         for token in text.split('-') {
             let cipher = Encryption::ALL.into_iter().find(|cipher| cipher.name() == token);
-            let integrity = Integrity::ALL.into_iter().find(|integrity| integrity.name() == token);
+            let integrity = Integrity::ALL
+                .into_iter()
+                .find(|integrity| integrity.name() == token);
             if let Some(cipher) = cipher {
                 proposal.ciphers.push(cipher);
             } else if let Some(integrity) = integrity {
@@ -229,19 +245,29 @@ mod tests {
     }
 
     fn offer(list: &[&str]) -> Vec<Proposal> {
-        list.iter().enumerate().map(|(i, text)| ike(text).to_wire(i as u8 + 1, vec![])).collect()
+        list.iter()
+            .enumerate()
+            .map(|(i, text)| ike(text).to_wire(i as u8 + 1, vec![]))
+            .collect()
     }
 
     fn esp_offer(list: &[&str]) -> Vec<Proposal> {
         let parse = |text: &&str| text.parse::<EspProposal>().unwrap();
-        list.iter().map(parse).enumerate().map(|(i, p)| p.to_wire(i as u8 + 1, 0x1000, true)).collect()
+        list.iter()
+            .map(parse)
+            .enumerate()
+            .map(|(i, p)| p.to_wire(i as u8 + 1, 0x1000, true))
+            .collect()
     }
 
     #[test]
     fn defaults_parse_and_accept_themselves() {
         assert_eq!(default_ike_proposals().len(), 3);
         assert_eq!(default_esp_proposals().len(), 2);
-        let offers: Vec<_> = default_ike_proposals().iter().map(|p| p.to_wire(1, vec![])).collect();
+        let offers: Vec<_> = default_ike_proposals()
+            .iter()
+            .map(|p| p.to_wire(1, vec![]))
+            .collect();
         let (suite, _) = choose_ike(&default_ike_proposals(), &offers).unwrap();
         assert_eq!(suite.to_string(), "aes256gcm16-prfsha384-x25519-ke1_mlkem768");
         // Without ML-KEM on either side the second proposal stands.
@@ -251,9 +277,16 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        for bad in ["", "aes256", "aes256-sha256", "aes256gcm16-x25519", "aes256gcm16-aes256-sha1-modp2048", "rot13",
-            "aes256gcm16-prfsha256-mlkem768", "aes256-sha256-modp2048-ke8_mlkem768"]
-        {
+        for bad in [
+            "",
+            "aes256",
+            "aes256-sha256",
+            "aes256gcm16-x25519",
+            "aes256gcm16-aes256-sha1-modp2048",
+            "rot13",
+            "aes256gcm16-prfsha256-mlkem768",
+            "aes256-sha256-modp2048-ke8_mlkem768",
+        ] {
             assert!(bad.parse::<IkeProposal>().is_err(), "{bad}");
         }
         assert!("aes256".parse::<EspProposal>().is_err());
@@ -264,60 +297,167 @@ mod tests {
     fn additional_exchanges() {
         let ours = [ike("aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke1_none")];
         let with = offer(&["aes256gcm16-prfsha256-x25519-ke1_mlkem1024-ke1_mlkem768"]);
-        assert_eq!(choose_ike(&ours, &with).unwrap().0.to_string(), "aes256gcm16-prfsha256-x25519-ke1_mlkem768");
+        assert_eq!(
+            choose_ike(&ours, &with).unwrap().0.to_string(),
+            "aes256gcm16-prfsha256-x25519-ke1_mlkem768"
+        );
         let without = offer(&["aes256gcm16-prfsha256-x25519"]);
-        assert_eq!(choose_ike(&ours, &without).unwrap().0.to_string(), "aes256gcm16-prfsha256-x25519");
+        assert_eq!(
+            choose_ike(&ours, &without).unwrap().0.to_string(),
+            "aes256gcm16-prfsha256-x25519"
+        );
         let strict = [ike("aes256gcm16-prfsha256-x25519-ke1_mlkem768")];
         assert!(choose_ike(&strict, &without).is_err());
         assert!(choose_ike(&[ike("aes256gcm16-prfsha256-x25519")], &with).is_err());
-        let twice = [ike("aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_mlkem768-ke2_none")];
+        let twice = [ike(
+            "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_mlkem768-ke2_none",
+        )];
         let offered = offer(&["aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_mlkem768-ke2_none"]);
         let (suite, _) = choose_ike(&twice, &offered).unwrap();
-        assert_eq!(suite.additional_methods().count(), 1, "no method twice (RFC 9370 section 2.2.1)");
+        assert_eq!(
+            suite.additional_methods().count(),
+            1,
+            "no method twice (RFC 9370 section 2.2.1)"
+        );
     }
 
     /// FIELD B.1: what the peers send by default, against our defaults, or against what a connection must name.
     #[test]
     fn peers_of_the_field() {
         let cases: &[(&str, &[&str], Option<&str>, Option<&str>)] = &[
-            ("Windows 10 default", &["3des-sha1-modp1024", "aes256-sha1-modp1024", "aes256-sha256-modp1024",
-                "aes256-sha384-modp1024"], Some("aes256-sha256-modp1024"), Some("aes256-sha256-prfsha256-modp1024")),
-            ("Windows 11 default", &["aes128gcm16-prfsha256-modp1024", "aes256gcm16-prfsha384-modp1024",
-                "aes256-sha256-modp1024"], Some("aes256gcm16-prfsha384-modp1024"), Some("aes256gcm16-prfsha384-modp1024")),
-            ("Windows NegotiateDH2048_AES256", &["aes256-sha1-modp2048", "aes256-sha256-modp2048",
-                "aes256-sha384-modp2048"], None, Some("aes256-sha256-prfsha256-modp2048")),
-            ("iOS 16.5", &["aes256-sha256-modp2048", "aes256-sha256-ecp256", "aes256-sha256-modp1536",
-                "aes128-sha1-modp1024", "3des-sha1-modp1024"], None, Some("aes256-sha256-prfsha256-modp2048")),
-            ("iOS 17", &["aes256gcm16-prfsha256-ecp256", "aes256gcm16-prfsha256-modp2048", "aes256-sha256-ecp256",
-                "aes256-sha256-modp2048"], None, Some("aes256gcm16-prfsha256-ecp256")),
-            ("macOS 13.4", &["aes256-sha256-modp2048"], None, Some("aes256-sha256-prfsha256-modp2048")),
-            ("Android 11", &["aes256ctr-aes256-aes192-aes128-sha512-sha384-sha256-prfsha512-prfsha384-prfsha256-modp4096\
-                -x25519-modp3072-modp2048", "chacha20poly1305-aes256gcm16-aes192gcm16-aes128gcm16-prfsha512\
-                -prfsha384-prfsha256-modp4096-x25519-modp3072-modp2048"], None,
-                Some("aes256gcm16-prfsha384-x25519")),
-            ("AWS", &["aes128-aes256-sha1-sha256-sha384-sha512-modp1024-modp2048-modp3072-modp4096-ecp256-ecp384",
-                "aes128gcm16-aes256gcm16-prfsha1-prfsha256-prfsha384-prfsha512-modp2048-ecp256-ecp384"], None,
-                Some("aes256gcm16-prfsha384-ecp384")),
-            ("Azure", &["aes256-sha1-modp1024", "aes256-sha256-modp1024", "aes128-sha1-modp1024",
-                "aes128-sha256-modp1024", "3des-sha1-modp1024", "3des-sha256-modp1024"],
-                Some("aes256-sha256-modp1024"), Some("aes256-sha256-prfsha256-modp1024")),
-            ("GCP", &["aes256gcm16-aes192gcm16-aes128gcm16-prfsha256-prfsha384-prfsha512-modp2048-modp4096-ecp256\
-                -ecp384-x25519", "aes256-sha256-sha384-sha512-modp2048-ecp256"], None,
-                Some("aes256gcm16-prfsha384-x25519")),
-            ("Cisco IOS-XE", &["aes256-sha512-sha384-ecp256-modp2048-ecp521"], None,
-                Some("aes256-sha384-prfsha384-ecp256")),
-            ("Fortinet", &["aes128gcm16-aes256gcm16-prfsha256-prfsha384-x25519-modp3072-modp2048",
-                "aes256-sha256-modp2048"], None, Some("aes256gcm16-prfsha384-x25519")),
+            (
+                "Windows 10 default",
+                &[
+                    "3des-sha1-modp1024",
+                    "aes256-sha1-modp1024",
+                    "aes256-sha256-modp1024",
+                    "aes256-sha384-modp1024",
+                ],
+                Some("aes256-sha256-modp1024"),
+                Some("aes256-sha256-prfsha256-modp1024"),
+            ),
+            (
+                "Windows 11 default",
+                &[
+                    "aes128gcm16-prfsha256-modp1024",
+                    "aes256gcm16-prfsha384-modp1024",
+                    "aes256-sha256-modp1024",
+                ],
+                Some("aes256gcm16-prfsha384-modp1024"),
+                Some("aes256gcm16-prfsha384-modp1024"),
+            ),
+            (
+                "Windows NegotiateDH2048_AES256",
+                &[
+                    "aes256-sha1-modp2048",
+                    "aes256-sha256-modp2048",
+                    "aes256-sha384-modp2048",
+                ],
+                None,
+                Some("aes256-sha256-prfsha256-modp2048"),
+            ),
+            (
+                "iOS 16.5",
+                &[
+                    "aes256-sha256-modp2048",
+                    "aes256-sha256-ecp256",
+                    "aes256-sha256-modp1536",
+                    "aes128-sha1-modp1024",
+                    "3des-sha1-modp1024",
+                ],
+                None,
+                Some("aes256-sha256-prfsha256-modp2048"),
+            ),
+            (
+                "iOS 17",
+                &[
+                    "aes256gcm16-prfsha256-ecp256",
+                    "aes256gcm16-prfsha256-modp2048",
+                    "aes256-sha256-ecp256",
+                    "aes256-sha256-modp2048",
+                ],
+                None,
+                Some("aes256gcm16-prfsha256-ecp256"),
+            ),
+            (
+                "macOS 13.4",
+                &["aes256-sha256-modp2048"],
+                None,
+                Some("aes256-sha256-prfsha256-modp2048"),
+            ),
+            (
+                "Android 11",
+                &[
+                    "aes256ctr-aes256-aes192-aes128-sha512-sha384-sha256-prfsha512-prfsha384-prfsha256-modp4096\
+                -x25519-modp3072-modp2048",
+                    "chacha20poly1305-aes256gcm16-aes192gcm16-aes128gcm16-prfsha512\
+                -prfsha384-prfsha256-modp4096-x25519-modp3072-modp2048",
+                ],
+                None,
+                Some("aes256gcm16-prfsha384-x25519"),
+            ),
+            (
+                "AWS",
+                &[
+                    "aes128-aes256-sha1-sha256-sha384-sha512-modp1024-modp2048-modp3072-modp4096-ecp256-ecp384",
+                    "aes128gcm16-aes256gcm16-prfsha1-prfsha256-prfsha384-prfsha512-modp2048-ecp256-ecp384",
+                ],
+                None,
+                Some("aes256gcm16-prfsha384-ecp384"),
+            ),
+            (
+                "Azure",
+                &[
+                    "aes256-sha1-modp1024",
+                    "aes256-sha256-modp1024",
+                    "aes128-sha1-modp1024",
+                    "aes128-sha256-modp1024",
+                    "3des-sha1-modp1024",
+                    "3des-sha256-modp1024",
+                ],
+                Some("aes256-sha256-modp1024"),
+                Some("aes256-sha256-prfsha256-modp1024"),
+            ),
+            (
+                "GCP",
+                &[
+                    "aes256gcm16-aes192gcm16-aes128gcm16-prfsha256-prfsha384-prfsha512-modp2048-modp4096-ecp256\
+                -ecp384-x25519",
+                    "aes256-sha256-sha384-sha512-modp2048-ecp256",
+                ],
+                None,
+                Some("aes256gcm16-prfsha384-x25519"),
+            ),
+            (
+                "Cisco IOS-XE",
+                &["aes256-sha512-sha384-ecp256-modp2048-ecp521"],
+                None,
+                Some("aes256-sha384-prfsha384-ecp256"),
+            ),
+            (
+                "Fortinet",
+                &[
+                    "aes128gcm16-aes256gcm16-prfsha256-prfsha384-x25519-modp3072-modp2048",
+                    "aes256-sha256-modp2048",
+                ],
+                None,
+                Some("aes256gcm16-prfsha384-x25519"),
+            ),
         ];
         for (peer, offered, named, wanted) in cases {
             let ours = match named {
                 Some(text) => {
-                    assert!(choose_ike(&default_ike_proposals(), &offer(offered)).is_err(), "{peer} is weak");
+                    assert!(
+                        choose_ike(&default_ike_proposals(), &offer(offered)).is_err(),
+                        "{peer} is weak"
+                    );
                     vec![ike(text)]
                 }
                 None => default_ike_proposals(),
             };
-            let chosen = choose_ike(&ours, &offer(offered)).map(|(suite, _)| suite.to_string()).ok();
+            let chosen = choose_ike(&ours, &offer(offered))
+                .map(|(suite, _)| suite.to_string())
+                .ok();
             assert_eq!(chosen.as_deref(), *wanted, "{peer}");
         }
     }
@@ -332,27 +472,41 @@ mod tests {
         assert_eq!(suite.to_string(), "aes256gcm16-modp2048-noesn");
         // Azure as initiator: no forward secrecy; GCM first.
         let azure = esp_offer(&["aes256gcm16-noesn", "aes256-sha1-noesn", "aes128-sha1-noesn"]);
-        assert_eq!(choose_esp(&ours, &azure, true).unwrap().0.to_string(), "aes256gcm16-noesn");
+        assert_eq!(
+            choose_esp(&ours, &azure, true).unwrap().0.to_string(),
+            "aes256gcm16-noesn"
+        );
         // Windows only has SHA-1: a connection has to name it.
         let windows = esp_offer(&["aes256-sha1-noesn", "aes128-sha1-noesn"]);
         assert!(choose_esp(&ours, &windows, true).is_err());
         let named = ["aes256-sha1".parse().unwrap()];
-        assert_eq!(choose_esp(&named, &windows, true).unwrap().0.to_string(), "aes256-sha1-noesn");
+        assert_eq!(
+            choose_esp(&named, &windows, true).unwrap().0.to_string(),
+            "aes256-sha1-noesn"
+        );
     }
 
     #[test]
     fn macos_14_proposal_numbers_are_repeated() {
-        let offers: Vec<_> = offer(&["aes256-sha256-modp2048"]).into_iter().map(|p| Proposal { number: 3, ..p }).collect();
+        let offers: Vec<_> = offer(&["aes256-sha256-modp2048"])
+            .into_iter()
+            .map(|p| Proposal { number: 3, ..p })
+            .collect();
         assert_eq!(choose_ike(&default_ike_proposals(), &offers).unwrap().1.number, 3);
     }
 
     #[test]
     fn fault_06_proposals_without_a_group_or_with_unknown_types_are_not_chosen() {
         let mut offers = offer(&["aes256-sha256-modp2048"]);
-        offers[0].transforms.retain(|t| t.kind != crate::payload::sa::TransformType::KE);
+        offers[0]
+            .transforms
+            .retain(|t| t.kind != crate::payload::sa::TransformType::KE);
         assert!(choose_ike(&default_ike_proposals(), &offers).is_err());
         let mut offers = offer(&["aes256-sha256-modp2048"]);
-        offers[0].transforms.push(crate::payload::sa::Transform::new(crate::payload::sa::TransformType(99), 1));
+        offers[0].transforms.push(crate::payload::sa::Transform::new(
+            crate::payload::sa::TransformType(99),
+            1,
+        ));
         assert!(choose_ike(&default_ike_proposals(), &offers).is_err());
         let mut offers = offer(&["aes256-sha256-modp2048"]);
         offers[0].transforms[0].unknown_attribute = true;
