@@ -1,1 +1,3 @@
 //! The control process of Penstock.
+
+pub mod config;

@@ -1,0 +1,79 @@
+//! Ports: the interfaces that the dataplane takes over.
+
+use southbound::{PortId, PortRole, PortSpec, VrfId, XdpPreference};
+
+use super::file::{PortSection, Role, Xdp};
+use super::source::Source;
+
+/// An interface under the dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The interface's name, which is also the port's.
+    pub interface: String,
+    /// Its side.
+    pub role: PortRole,
+    /// The routing table of its packets.
+    pub vrf: VrfId,
+    /// The XDP attachment to try.
+    pub xdp: XdpPreference,
+    /// Refuse the port without zero-copy.
+    pub require_zero_copy: bool,
+    /// Take labelled packets over.
+    pub mpls: bool,
+}
+
+/// Longest interface name in bytes (`IFNAMSIZ` less the terminator).
+const MAX_INTERFACE_BYTES: usize = 15;
+
+/// Whether the kernel accepts `name` for an interface.
+pub(super) fn is_interface_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_INTERFACE_BYTES
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+}
+
+impl Port {
+    pub(super) fn new(source: &Source, section: &PortSection, vrf: Option<VrfId>) -> Option<Self> {
+        let interface = section.interface.get_ref();
+        if !is_interface_name(interface) {
+            source.problem(
+                section.interface.span(),
+                format!("found {interface:?}: expected an interface name of 1 to {MAX_INTERFACE_BYTES} characters, without white space, '/' or ':'"),
+            );
+            return None;
+        }
+        Some(Self {
+            interface: interface.clone(),
+            role: match section.role {
+                Role::Protected => PortRole::Protected,
+                Role::Internet => PortRole::Internet,
+            },
+            vrf: vrf?,
+            xdp: match section.xdp {
+                Xdp::Auto => XdpPreference::Auto,
+                Xdp::Driver => XdpPreference::Driver,
+                Xdp::Generic => XdpPreference::Generic,
+            },
+            require_zero_copy: section.require_zero_copy,
+            mpls: section.mpls,
+        })
+    }
+
+    /// The port as the dataplane takes it.
+    #[must_use]
+    pub fn spec(&self, id: PortId) -> PortSpec {
+        PortSpec {
+            id,
+            interface: self.interface.clone(),
+            role: self.role,
+            vrf: self.vrf,
+            xdp: self.xdp,
+            require_zero_copy: self.require_zero_copy,
+            mpls: self.mpls,
+        }
+    }
+}
