@@ -27,6 +27,10 @@ test: ## every test, as root; fails where one fails
 loom: ## the concurrency models
 	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --release --target-dir target/loom loom_
 
+fuzz: ## every fuzz target for FOR seconds each (5)
+	scripts/packages build
+	fuzz/run $(or $(FOR),5)
+
 lint: ## format, clippy, documentation, dependency rules
 	scripts/packages build
 	cargo fmt --all --check
