@@ -1,3 +1,6 @@
 //! The packet path of Penstock.
 
+pub mod sa;
+mod sync;
+pub mod tables;
 pub mod xsk;

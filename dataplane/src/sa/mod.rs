@@ -1,0 +1,24 @@
+//! Security associations: what a worker needs per packet apart from what it seldom needs, inbound apart
+//! from outbound.
+
+mod inbound;
+mod lifetime;
+mod outbound;
+mod path_mtu;
+mod replay;
+mod selector;
+mod sequence;
+mod template;
+mod transform;
+mod tunnel;
+
+pub use inbound::{InboundSa, InboundTerms};
+pub use lifetime::{Crossing, Usage};
+pub use outbound::{OutboundSa, OutboundTerms};
+pub use path_mtu::PathMtu;
+pub use replay::{Refusal, ReplayState};
+pub use selector::{Flow, Selectors};
+pub use sequence::{Run, SequenceNumbers};
+pub use template::OuterTemplate;
+pub use transform::{EspSizes, algorithm};
+pub use tunnel::{Tunnel, TunnelIndex};

@@ -1,0 +1,492 @@
+//! The anti-replay window of an inbound SA (RFC 4303 section 3.4.3) and the inference of the high half of
+//! extended sequence numbers (RFC 4303 appendix A2), correct under any number of workers.
+//!
+//! The window is a ring of words as in RFC 6479. Each word names the lap it belongs to, so that a worker
+//! which brings in a new lap clears the word and sets its own bit by one exchange, and nobody has to wait
+//! for a neighbour's clearing:
+//!
+//! ```text
+//!  63        48 47                                   0
+//! +------------+--------------------------------------+
+//! | lap mod 2^16 | a bit for each of 48 numbers        |   number = (lap * words + place) * 48 + bit
+//! +------------+--------------------------------------+
+//! ```
+//!
+//! `top` is raised before the word is touched; whoever looks at a word looks at `top` after it. So a word
+//! is never more than one lap ahead of a number that is still in the window, and because jumps are taken
+//! in steps and every skipped word is brought along, never 2^15 laps behind: the lap's 16 bits suffice.
+
+use crate::sync::{AtomicU64, Ordering};
+
+use southbound::ReplayWindow;
+
+/// Why a sequence number was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was accepted before.
+    Replayed,
+    /// It lies left of the window.
+    TooOld,
+}
+
+const NUMBERS_PER_WORD: u64 = 48;
+const BITS: u64 = (1 << NUMBERS_PER_WORD) - 1;
+
+/// Most laps that `top` moves in one step; far below the 2^15 at which laps would be mistaken.
+const STEP_LAPS: u64 = 1 << 13;
+
+/// Where a sequence number is kept.
+#[derive(Clone, Copy)]
+struct Place {
+    word: usize,
+    lap: u64,
+    bit: u64,
+}
+
+/// The window of one inbound SA.
+#[derive(Debug)]
+pub struct ReplayState {
+    // The highest number accepted.
+    top: AtomicU64,
+    // Enough words for any `width` consecutive numbers; empty where anti-replay is off.
+    words: Box<[AtomicU64]>,
+    // 2^64 / words, rounded up: division by multiplication.
+    reciprocal: u64,
+    width: u32,
+    extended: bool,
+}
+
+impl ReplayState {
+    /// An empty window; `None` accepts every number.
+    #[must_use]
+    pub fn new(window: Option<ReplayWindow>, extended: bool) -> Self {
+        let width = window.map_or(0, ReplayWindow::packets);
+        let words = match u64::from(width) {
+            0 => 0,
+            // `width` consecutive numbers touch at most this many words.
+            width => (width - 1).div_ceil(NUMBERS_PER_WORD) + 1,
+        };
+        Self {
+            top: AtomicU64::new(0),
+            words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            reciprocal: if words == 0 { 0 } else { u64::MAX / words + 1 },
+            width,
+            extended,
+        }
+    }
+
+    /// The whole sequence number of a packet that carries `low` (RFC 4303 appendix A2.2), before the ICV can
+    /// be checked. `None` where it would lie before the first number of all.
+    #[inline]
+    #[must_use]
+    pub fn infer(&self, low: u32) -> Option<u64> {
+        if !self.extended {
+            return Some(u64::from(low));
+        }
+        let top = self.top.load(Ordering::Relaxed);
+        // Without a window there is no left edge: the nearest candidate is taken.
+        let width = if self.width == 0 { 1 << 31 } else { self.width };
+        let (high, top_low) = (top >> 32, top as u32);
+        let bottom = top_low.wrapping_sub(width - 1);
+        let high = if top_low >= width - 1 {
+            // The window lies in one subspace: what is left of it belongs to the next.
+            high + u64::from(low < bottom)
+        } else if low >= bottom {
+            // The window reaches into the subspace before.
+            high.checked_sub(1)?
+        } else {
+            high
+        };
+        (high <= u64::from(u32::MAX)).then_some(high << 32 | u64::from(low))
+    }
+
+    /// Whether `number` could be accepted; changes nothing, and is asked before the ICV is checked.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    #[inline]
+    pub fn check(&self, number: u64) -> Result<(), Refusal> {
+        if self.words.is_empty() {
+            return Ok(());
+        }
+        let place = self.place(number);
+        let word = self.words[place.word].load(Ordering::Acquire);
+        let top = self.top.load(Ordering::Relaxed);
+        if number > top {
+            return Ok(());
+        }
+        if number == 0 || top - number >= u64::from(self.width) {
+            return Err(Refusal::TooOld);
+        }
+        match laps_behind(word, place.lap) {
+            0 if word & place.bit != 0 => Err(Refusal::Replayed),
+            0.. => Ok(()),
+            _ => Err(Refusal::TooOld),
+        }
+    }
+
+    /// Accepts `number`, exactly once among all workers; only after its ICV was found right.
+    ///
+    /// # Errors
+    /// [`Refusal`] where another worker accepted it, or the window went on, since [`Self::check`].
+    #[inline]
+    pub fn commit(&self, number: u64) -> Result<(), Refusal> {
+        if self.words.is_empty() {
+            self.top.fetch_max(number, Ordering::Relaxed);
+            return Ok(());
+        }
+        if number == 0 {
+            return Err(Refusal::TooOld);
+        }
+        self.advance(number);
+        let place = self.place(number);
+        let cell = &self.words[place.word];
+        let mut word = cell.load(Ordering::Acquire);
+        loop {
+            // After the word, so that the word's lap is at most that of this `top`.
+            if self.top.load(Ordering::Relaxed) - number >= u64::from(self.width) {
+                return Err(Refusal::TooOld);
+            }
+            let new = match laps_behind(word, place.lap) {
+                0 if word & place.bit != 0 => return Err(Refusal::Replayed),
+                0 => word | place.bit,
+                1.. => tagged(place.lap) | place.bit,
+                _ => return Err(Refusal::TooOld),
+            };
+            match cell.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(()),
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    /// The highest number accepted.
+    #[must_use]
+    pub fn top(&self) -> u64 {
+        self.top.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the window itself.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.words.len() * size_of::<AtomicU64>()
+    }
+
+    /// Raises `top` to at least `number`, and brings the words between along.
+    fn advance(&self, number: u64) {
+        let numbers_per_lap = self.words.len() as u64 * NUMBERS_PER_WORD;
+        let mut top = self.top.load(Ordering::Relaxed);
+        while top < number {
+            let next = number.min(top.saturating_add(STEP_LAPS * numbers_per_lap));
+            match self
+                .top
+                .compare_exchange_weak(top, next, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => {
+                    let last = next / NUMBERS_PER_WORD;
+                    // The word of `number` itself is the business of `commit`.
+                    let end = if next == number { last } else { last + 1 };
+                    let first = (top / NUMBERS_PER_WORD + 1).max((last + 1).saturating_sub(self.words.len() as u64));
+                    for block in first..end {
+                        self.bring_along(block);
+                    }
+                    top = next;
+                }
+                Err(other) => top = other,
+            }
+        }
+    }
+
+    /// Clears the word of `block` where it still belongs to an earlier lap.
+    fn bring_along(&self, block: u64) {
+        let place = self.place(block * NUMBERS_PER_WORD);
+        let cell = &self.words[place.word];
+        let mut word = cell.load(Ordering::Acquire);
+        loop {
+            let top_block = self.top.load(Ordering::Relaxed) / NUMBERS_PER_WORD;
+            if top_block - block >= self.words.len() as u64 || laps_behind(word, place.lap) <= 0 {
+                return;
+            }
+            match cell.compare_exchange_weak(word, tagged(place.lap), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    #[inline]
+    fn place(&self, number: u64) -> Place {
+        let words = self.words.len() as u64;
+        let block = number / NUMBERS_PER_WORD;
+        // The reciprocal is rounded up, so the quotient is right or one too high.
+        let mut lap = ((u128::from(block) * u128::from(self.reciprocal)) >> 64) as u64;
+        let mut word = block.wrapping_sub(lap.wrapping_mul(words));
+        if word >= words {
+            lap = lap.wrapping_sub(1);
+            word = word.wrapping_add(words);
+        }
+        Place {
+            word: word as usize,
+            lap,
+            bit: 1 << (number % NUMBERS_PER_WORD),
+        }
+    }
+}
+
+#[inline]
+fn tagged(lap: u64) -> u64 {
+    lap << NUMBERS_PER_WORD
+}
+
+/// How many laps `word` is behind `lap`; negative where it is ahead.
+#[inline]
+fn laps_behind(word: u64, lap: u64) -> i16 {
+    (lap as u16).wrapping_sub((word >> NUMBERS_PER_WORD) as u16) as i16
+}
+
+const _: () = assert!(BITS.count_ones() as u64 == NUMBERS_PER_WORD);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state(width: u32, extended: bool) -> ReplayState {
+        ReplayState::new(Some(ReplayWindow::new(width).unwrap()), extended)
+    }
+
+    /// Everything accepted so far, remembered forever.
+    struct Model {
+        accepted: HashSet<u64>,
+        top: u64,
+        width: u64,
+    }
+
+    impl Model {
+        fn new(width: u32) -> Self {
+            Self {
+                accepted: HashSet::new(),
+                top: 0,
+                width: u64::from(width),
+            }
+        }
+
+        fn verdict(&self, number: u64) -> Result<(), Refusal> {
+            if number == 0 || number <= self.top && self.top - number >= self.width {
+                Err(Refusal::TooOld)
+            } else if self.accepted.contains(&number) {
+                Err(Refusal::Replayed)
+            } else {
+                Ok(())
+            }
+        }
+
+        fn commit(&mut self, number: u64) -> Result<(), Refusal> {
+            self.verdict(number)?;
+            self.accepted.insert(number);
+            self.top = self.top.max(number);
+            Ok(())
+        }
+
+        /// RFC 4303 appendix A2: of the candidates with these low bits, the least that is not left of the
+        /// window.
+        fn infer(&self, low: u32) -> Option<u64> {
+            let bottom = i128::from(self.top) - i128::from(self.width) + 1;
+            let mut candidate = i128::from(self.top >> 32 << 32) + i128::from(low) - (1 << 32);
+            while candidate < bottom {
+                candidate += 1 << 32;
+            }
+            u64::try_from(candidate).ok()
+        }
+    }
+
+    fn agree(window: &ReplayState, model: &mut Model, number: u64) {
+        assert_eq!(window.check(number), model.verdict(number), "check of {number}");
+        assert_eq!(window.commit(number), model.commit(number), "commit of {number}");
+        assert_eq!(window.top(), model.top);
+    }
+
+    #[test]
+    fn fault_43_duplicates_edges_and_jumps_for_every_width() {
+        for width in (6..=16).map(|log| 1u32 << log) {
+            let (window, mut model) = (state(width, true), Model::new(width));
+            let wide = u64::from(width);
+            let mut base = 1;
+            for jump in [0, 1, 47, 48, 49, wide - 1, wide, wide + 1, 10 * wide, 1 << 31, (1 << 32) - 1] {
+                base += jump;
+                let around = [base, base, base + 1, base + wide, base, base + 1, base + 2];
+                for number in around {
+                    agree(&window, &mut model, number);
+                }
+                for number in base.saturating_sub(2 * wide).max(1)..base {
+                    if number < base - wide.min(base) + 100 || number % 97 == 0 {
+                        agree(&window, &mut model, number);
+                    }
+                }
+                base += wide;
+            }
+        }
+    }
+
+    #[test]
+    fn fault_44_the_high_half_follows_across_the_wrap_and_the_end_of_all() {
+        let window = state(64, true);
+        for number in [0xffff_fff0u64, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0005] {
+            assert_eq!(window.infer(number as u32), Some(number));
+            window.commit(number).unwrap();
+        }
+        // Late ones from before the wrap are still known as such.
+        assert_eq!(window.infer(0xffff_fff1), Some(0xffff_fff1));
+        assert_eq!(window.check(0xffff_fff0), Err(Refusal::Replayed));
+        assert_eq!(state(64, true).infer(0xffff_fff1), None, "before the first number of all");
+        let window = state(64, true);
+        window.commit(u64::MAX).unwrap();
+        assert_eq!(window.infer(0), None, "beyond the last number of all");
+        assert_eq!(window.commit(u64::MAX), Err(Refusal::Replayed));
+    }
+
+    #[test]
+    fn number_zero_is_never_sent() {
+        assert_eq!(state(64, false).commit(0), Err(Refusal::TooOld));
+    }
+
+    #[test]
+    fn fault_45_a_check_moves_nothing() {
+        let window = state(64, false);
+        window.commit(5).unwrap();
+        window.check(1_000_000).unwrap();
+        assert_eq!(window.top(), 5);
+        assert_eq!(window.check(1_000_000), Ok(()));
+        assert_eq!(window.check(6), Ok(()));
+    }
+
+    #[test]
+    fn fault_43_without_a_window_everything_passes() {
+        let window = ReplayState::new(None, false);
+        for number in [5, 5, 1, 0] {
+            window.check(number).unwrap();
+            window.commit(number).unwrap();
+        }
+        assert_eq!(window.top(), 5);
+    }
+
+    #[test]
+    fn a_window_of_1024_takes_little_memory() {
+        assert!(state(1024, true).memory_bytes() <= 192);
+        assert!(size_of::<ReplayState>() <= 40);
+    }
+
+    #[test]
+    fn fault_43_each_number_is_accepted_once_by_racing_threads() {
+        let window = state(64, true);
+        const LAST: u64 = 40_000;
+        let accepted: u64 = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3u64)
+                .map(|worker| {
+                    let window = &window;
+                    scope.spawn(move || {
+                        (1..=LAST)
+                            .map(|number| if worker == 2 { number.saturating_sub(number % 5) } else { number })
+                            .filter(|number| window.commit(*number).is_ok())
+                            .count() as u64
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert!(accepted <= LAST, "{accepted} of {LAST} numbers");
+        assert_eq!(window.commit(LAST), Err(Refusal::Replayed));
+    }
+
+    proptest! {
+        #[test]
+        fn fault_43_the_window_agrees_with_a_perfect_memory(
+            log in 6u32..13,
+            start in prop_oneof![Just(1u64), 0xffff_0000u64..0x1_0001_0000, (u64::MAX - (1 << 33))..(u64::MAX - (1 << 32))],
+            moves in proptest::collection::vec(prop_oneof![
+                8 => -200i64..200,
+                4 => -9000i64..9000,
+                1 => 0i64..1 << 31,
+            ], 1..400),
+        ) {
+            let width = 1u32 << log;
+            let (window, mut model) = (state(width, true), Model::new(width));
+            let mut at = start;
+            for step in moves {
+                at = at.saturating_add_signed(step);
+                prop_assert_eq!(window.check(at), model.verdict(at));
+                prop_assert_eq!(window.commit(at), model.commit(at));
+            }
+        }
+
+        #[test]
+        fn fault_44_inference_agrees_with_the_rule(
+            log in 6u32..17, top in prop_oneof![0u64..1 << 34, any::<u64>()], low in any::<u32>(), near in -70_000i64..70_000, take_near in any::<bool>(),
+        ) {
+            let width = 1u32 << log;
+            let (window, mut model) = (state(width, true), Model::new(width));
+            if top > 0 {
+                window.commit(top).unwrap();
+                model.top = top;
+            }
+            let low = if take_near { top.wrapping_add_signed(near) as u32 } else { low };
+            prop_assert_eq!(window.infer(low), model.infer(low));
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    fn state() -> Arc<ReplayState> {
+        Arc::new(ReplayState::new(Some(ReplayWindow::new(64).unwrap()), true))
+    }
+
+    #[test]
+    fn loom_fault_43_one_of_two_workers_accepts_a_number() {
+        loom::model(|| {
+            let window = state();
+            let other = Arc::clone(&window);
+            let worker = thread::spawn(move || other.commit(7).is_ok());
+            let here = window.commit(7).is_ok();
+            assert!(here != worker.join().unwrap(), "exactly one");
+        });
+    }
+
+    #[test]
+    fn loom_a_new_lap_forgets_nothing_of_the_window() {
+        loom::model(|| {
+            let window = state();
+            window.commit(10).unwrap();
+            let other = Arc::clone(&window);
+            // 154 shares its word with 10: one worker clears what another looks at.
+            let worker = thread::spawn(move || (other.commit(154).is_ok(), other.commit(150).is_ok()));
+            assert!(window.commit(10).is_err(), "accepted before");
+            let late = window.commit(150).is_ok();
+            let (jumped, other_late) = worker.join().unwrap();
+            assert!(jumped);
+            assert!(late != other_late, "150 is accepted exactly once");
+            assert!(window.commit(154).is_err());
+        });
+    }
+
+    #[test]
+    fn loom_two_jumps_race_and_keep_each_others_bit() {
+        loom::model(|| {
+            let window = state();
+            let other = Arc::clone(&window);
+            let worker = thread::spawn(move || other.commit(300).is_ok());
+            let here = window.commit(310).is_ok();
+            assert!(here && worker.join().unwrap(), "both lie in the window of 310");
+            assert_eq!(window.commit(300), Err(Refusal::Replayed));
+            assert_eq!(window.commit(310), Err(Refusal::Replayed));
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! Traffic selectors compiled for looking at packets (RFC 4301 section 5.2, step 4).
+
+use std::net::IpAddr;
+
+use southbound::SelectorPair;
+
+/// What selectors and rules look at in a packet (RFC 4301 section 4.4.1.1).
+///
+/// For ICMP and ICMPv6 both ports are type times 256 plus code; `ports` is `None` where the packet shows
+/// none (a later fragment, a protocol without ports).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Protocol: the last next header that is no extension header.
+    pub protocol: u8,
+    /// Source and destination port.
+    pub ports: Option<(u16, u16)>,
+}
+
+impl Flow {
+    /// The same flow seen from the other end.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+            ports: self.ports.map(|(source, destination)| (destination, source)),
+        }
+    }
+}
+
+/// The selectors of an inbound SA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selectors(Box<[SelectorPair]>);
+
+impl Selectors {
+    /// Takes the contract's selectors.
+    #[must_use]
+    pub fn new(selectors: Vec<SelectorPair>) -> Self {
+        Self(selectors.into_boxed_slice())
+    }
+
+    /// Whether a packet that came out of the SA may have been in it: its source is the peer's side, its
+    /// destination ours. An SA without selectors carries nothing.
+    #[must_use]
+    pub fn admit(&self, inner: &Flow) -> bool {
+        self.0.iter().any(|pair| {
+            pair.covers(
+                inner.destination,
+                inner.source,
+                inner.protocol,
+                inner.ports.map(|(source, destination)| (destination, source)),
+            )
+        })
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use southbound::{Endpoint, ProtocolMatch};
+
+    use super::*;
+
+    #[test]
+    fn fault_54_an_inner_packet_is_looked_at_from_the_peers_side() {
+        let selectors = Selectors::new(vec![SelectorPair {
+            local: Endpoint::any_port("10.1.0.0/16".parse().unwrap()),
+            remote: Endpoint::any_port("10.2.0.0/16".parse().unwrap()),
+            protocol: ProtocolMatch::Any,
+        }]);
+        let inner = Flow {
+            source: "10.2.0.1".parse().unwrap(),
+            destination: "10.1.0.1".parse().unwrap(),
+            protocol: 17,
+            ports: Some((1, 2)),
+        };
+        assert!(selectors.admit(&inner));
+        assert!(!selectors.admit(&inner.mirrored()), "our own address as the source");
+        assert!(!Selectors::default().admit(&inner), "no selector, no traffic");
+    }
+}

@@ -1,0 +1,110 @@
+//! The outer headers of an outbound SA, written once and copied before each packet.
+
+use std::net::IpAddr;
+
+use southbound::{Mode, SaSpec, UdpEncapsulation};
+
+const IPV4_BYTES: u8 = 20;
+const IPV6_BYTES: u8 = 40;
+const UDP_BYTES: u8 = 8;
+const SPI_BYTES: u8 = 4;
+const ESP_PROTOCOL: u8 = 50;
+const UDP_PROTOCOL: u8 = 17;
+
+/// IP header, UDP header where ESP travels in UDP, and the SPI; in transport mode only UDP header and SPI.
+///
+/// Lengths, the traffic class, the IPv4 identification, fragment word, TTL and checksum are zero: they are
+/// each packet's. The UDP checksum stays zero (RFC 3948 section 2.1; RFC 6935 for IPv6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OuterTemplate {
+    bytes: [u8; Self::MAX_BYTES],
+    ip_bytes: u8,
+    udp_bytes: u8,
+}
+
+impl OuterTemplate {
+    /// The longest template: IPv6, UDP, SPI.
+    pub const MAX_BYTES: usize = (IPV6_BYTES + UDP_BYTES + SPI_BYTES) as usize;
+
+    /// The headers of `spec`.
+    #[must_use]
+    pub fn new(spec: &SaSpec) -> Self {
+        let mut template = Self {
+            bytes: [0; Self::MAX_BYTES],
+            ip_bytes: 0,
+            udp_bytes: 0,
+        };
+        if spec.mode == Mode::Tunnel {
+            template.write_ip(spec.local, spec.remote, spec.udp.is_some());
+        }
+        if let Some(udp) = spec.udp {
+            template.write_udp(udp);
+        }
+        let start = usize::from(template.ip_bytes + template.udp_bytes);
+        template.bytes[start..start + 4].copy_from_slice(&spec.spi.to_be_bytes());
+        template
+    }
+
+    /// Everything before the sequence number.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.ip_bytes + self.udp_bytes + SPI_BYTES)]
+    }
+
+    /// Bytes of the IP header: 20, 40, or none in transport mode.
+    #[inline]
+    #[must_use]
+    pub fn ip_bytes(&self) -> usize {
+        usize::from(self.ip_bytes)
+    }
+
+    /// Bytes of the UDP header: 8 or none.
+    #[inline]
+    #[must_use]
+    pub fn udp_bytes(&self) -> usize {
+        usize::from(self.udp_bytes)
+    }
+
+    /// Whether the outer header is IPv6 (false in transport mode).
+    #[inline]
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.ip_bytes == IPV6_BYTES
+    }
+
+    fn write_ip(&mut self, local: IpAddr, remote: IpAddr, in_udp: bool) {
+        let protocol = if in_udp { UDP_PROTOCOL } else { ESP_PROTOCOL };
+        match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                self.ip_bytes = IPV4_BYTES;
+                self.bytes[0] = 0x45;
+                self.bytes[9] = protocol;
+                self.bytes[12..16].copy_from_slice(&local.octets());
+                self.bytes[16..20].copy_from_slice(&remote.octets());
+            }
+            // Both are of one family: checked where the SA is installed.
+            (local, remote) => {
+                self.ip_bytes = IPV6_BYTES;
+                self.bytes[0] = 0x60;
+                self.bytes[6] = protocol;
+                self.bytes[8..24].copy_from_slice(&octets(local));
+                self.bytes[24..40].copy_from_slice(&octets(remote));
+            }
+        }
+    }
+
+    fn write_udp(&mut self, udp: UdpEncapsulation) {
+        self.udp_bytes = UDP_BYTES;
+        let start = usize::from(self.ip_bytes);
+        self.bytes[start..start + 2].copy_from_slice(&udp.local_port.to_be_bytes());
+        self.bytes[start + 2..start + 4].copy_from_slice(&udp.remote_port.to_be_bytes());
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}

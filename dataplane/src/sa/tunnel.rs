@@ -1,0 +1,188 @@
+//! Tunnels as workers see them: rules for the outer header, the SA in use, the way out.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use southbound::{DfPolicy, DscpPolicy, EcnPolicy, Mode, TtlPolicy, TunnelId, TunnelSpec};
+
+use super::path_mtu::{FLOOR_V4_BYTES, FLOOR_V6_BYTES, PathMtu};
+use crate::tables::{AdjacencyIndex, VrfIndex};
+
+/// A tunnel's number, dense and stable while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TunnelIndex(pub(crate) u32);
+
+impl TunnelIndex {
+    /// The number itself, for keeping things by tunnel.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+const NO_SA: u32 = u32::MAX;
+
+/// How soon a tunnel without an SA may ask again.
+const ACQUIRE_INTERVAL_MS: u64 = 5_000;
+
+/// A tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    // The SA in use: a place in the arena of outbound SAs.
+    outbound: AtomicU32,
+    egress: AtomicU32,
+    egress_mtu_bytes: AtomicU16,
+    path_mtu: PathMtu,
+    // The next moment at which an acquire may be raised.
+    acquire_again_ms: AtomicU64,
+    /// Its number.
+    pub index: TunnelIndex,
+    /// Its name in updates.
+    pub id: TunnelId,
+    /// The table that decapsulated packets are routed in.
+    pub inner_vrf: VrfIndex,
+    /// The table that ESP packets are routed in.
+    pub outer_vrf: VrfIndex,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// Outer DSCP.
+    pub dscp: DscpPolicy,
+    /// ECN on both ways.
+    pub ecn: EcnPolicy,
+    /// Outer don't-fragment.
+    pub df: DfPolicy,
+    /// Outer TTL or hop limit.
+    pub ttl: TtlPolicy,
+    /// Whether the MSS of TCP SYNs is lowered to what fits.
+    pub clamp_mss: bool,
+    /// Largest inner packet, where the operator fixed it.
+    pub fixed_inner_mtu_bytes: Option<u16>,
+    /// Our outer address.
+    pub local: IpAddr,
+    /// The peer's outer address.
+    pub remote: IpAddr,
+}
+
+impl Tunnel {
+    /// A tunnel that has no SA and no way out yet.
+    #[must_use]
+    pub fn new(spec: &TunnelSpec, index: TunnelIndex, inner_vrf: VrfIndex, outer_vrf: VrfIndex) -> Self {
+        Self {
+            outbound: AtomicU32::new(NO_SA),
+            egress: AtomicU32::new(AdjacencyIndex::NO_ROUTE.to_bits()),
+            egress_mtu_bytes: AtomicU16::new(FLOOR_V6_BYTES),
+            path_mtu: PathMtu::default(),
+            acquire_again_ms: AtomicU64::new(0),
+            index,
+            id: spec.id,
+            inner_vrf,
+            outer_vrf,
+            mode: spec.mode,
+            dscp: spec.dscp,
+            ecn: spec.ecn,
+            df: spec.df,
+            ttl: spec.ttl,
+            clamp_mss: spec.clamp_mss,
+            fixed_inner_mtu_bytes: spec.inner_mtu_bytes,
+            local: spec.local,
+            remote: spec.remote,
+        }
+    }
+
+    /// The same tunnel under changed rules: SA, way out and what was learned go on.
+    #[must_use]
+    pub(crate) fn succeeding(self, before: &Self) -> Self {
+        let path_mtu = if self.remote == before.remote && self.local == before.local {
+            before.path_mtu.carry_over()
+        } else {
+            PathMtu::default()
+        };
+        Self {
+            outbound: AtomicU32::new(before.outbound.load(Ordering::Relaxed)),
+            egress: AtomicU32::new(before.egress.load(Ordering::Relaxed)),
+            egress_mtu_bytes: AtomicU16::new(before.egress_mtu_bytes.load(Ordering::Relaxed)),
+            path_mtu,
+            acquire_again_ms: AtomicU64::new(before.acquire_again_ms.load(Ordering::Relaxed)),
+            ..self
+        }
+    }
+
+    /// Where outer packets leave; never a midchain back into this tunnel, which is
+    /// [`AdjacencyIndex::TUNNEL_LOOP`] instead.
+    #[inline]
+    #[must_use]
+    pub fn egress(&self) -> AdjacencyIndex {
+        AdjacencyIndex::from_bits(self.egress.load(Ordering::Acquire))
+    }
+
+    /// Largest outer packet in bytes: of the egress port, or less where the path told so.
+    #[inline]
+    #[must_use]
+    pub fn outer_mtu_bytes(&self, now_seconds: u64) -> u16 {
+        let egress_bytes = self.egress_mtu_bytes.load(Ordering::Relaxed);
+        match self.path_mtu.get(now_seconds) {
+            Some(learned_bytes) => learned_bytes.min(egress_bytes),
+            None => egress_bytes,
+        }
+    }
+
+    /// Largest inner packet in bytes, given what the SA in use lets through an outer packet of a size.
+    #[inline]
+    #[must_use]
+    pub fn inner_mtu_bytes(&self, sa: &super::OutboundSa, now_seconds: u64) -> u16 {
+        let derived_bytes = sa.inner_mtu_bytes(self.outer_mtu_bytes(now_seconds));
+        match self.fixed_inner_mtu_bytes {
+            Some(fixed_bytes) => fixed_bytes.min(derived_bytes),
+            None => derived_bytes,
+        }
+    }
+
+    /// Takes an authenticated ICMP error about an outer packet of `sent_bytes` (RFC 1191, RFC 8201);
+    /// `claimed_bytes` is 0 where the router names no value. Returns the new outer MTU where it changed: the
+    /// caller raises [`southbound::Event::PathMtuChanged`].
+    pub fn learn_path_mtu(&self, claimed_bytes: u16, sent_bytes: u16, now_seconds: u64) -> Option<u16> {
+        let current_bytes = self.outer_mtu_bytes(now_seconds);
+        self.path_mtu
+            .learn(self.remote.is_ipv6(), claimed_bytes, sent_bytes, current_bytes, now_seconds)
+    }
+
+    /// Whether the caller should raise [`southbound::Event::Acquire`]: once, and again only after a while or
+    /// after the SA went.
+    #[must_use]
+    pub fn should_acquire(&self, now_ms: u64) -> bool {
+        let again_ms = self.acquire_again_ms.load(Ordering::Relaxed);
+        now_ms >= again_ms
+            && self
+                .acquire_again_ms
+                .compare_exchange(
+                    again_ms,
+                    now_ms + ACQUIRE_INTERVAL_MS,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+    }
+
+    /// The place of the SA in use.
+    #[inline]
+    pub(crate) fn outbound_place(&self) -> Option<u32> {
+        let place = self.outbound.load(Ordering::Acquire);
+        (place != NO_SA).then_some(place)
+    }
+
+    /// Switches to another SA: one store, seen by the next batch.
+    pub(crate) fn select(&self, place: Option<u32>) {
+        if place.is_none() {
+            self.acquire_again_ms.store(0, Ordering::Relaxed);
+        }
+        self.outbound.store(place.unwrap_or(NO_SA), Ordering::Release);
+    }
+
+    /// Tells the way out and its MTU.
+    pub(crate) fn set_egress(&self, egress: AdjacencyIndex, mtu_bytes: Option<u16>) {
+        let floor_bytes = if self.remote.is_ipv6() { FLOOR_V6_BYTES } else { FLOOR_V4_BYTES };
+        self.egress_mtu_bytes
+            .store(mtu_bytes.unwrap_or(1500).max(floor_bytes), Ordering::Relaxed);
+        self.egress.store(egress.to_bits(), Ordering::Release);
+    }
+}
