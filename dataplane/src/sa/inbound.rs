@@ -84,7 +84,10 @@ pub struct InboundSa {
     key: OpenKey,
 }
 
-const _: () = assert!(offset_of!(InboundSa, key) <= 128, "two cache lines before the key");
+const _: () = assert!(
+    offset_of!(InboundSa, key) <= 128,
+    "two cache lines before the key"
+);
 
 impl InboundSa {
     /// Installs `spec`, whose sizes and family were checked.
@@ -127,7 +130,11 @@ impl InboundSa {
     #[inline]
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.transport_mode { Mode::Transport } else { Mode::Tunnel }
+        if self.transport_mode {
+            Mode::Transport
+        } else {
+            Mode::Tunnel
+        }
     }
 
     /// The sizes of its transform.

@@ -46,7 +46,8 @@ impl Usage {
     pub fn add(&self, packets: u64, bytes: u64) -> bool {
         let packets = self.packets.fetch_add(packets, Ordering::Relaxed) + packets;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
-        packets >= self.look_packets.load(Ordering::Relaxed) || bytes >= self.look_bytes.load(Ordering::Relaxed)
+        packets >= self.look_packets.load(Ordering::Relaxed)
+            || bytes >= self.look_bytes.load(Ordering::Relaxed)
     }
 
     /// Compares use with `lifetime`; the crossing of a limit is told once.
@@ -96,8 +97,10 @@ impl Usage {
             (_, Some(hard)) => hard,
             (_, None) => u64::MAX,
         };
-        self.look_packets
-            .store(next(lifetime.soft.packets, lifetime.hard.packets), Ordering::Relaxed);
+        self.look_packets.store(
+            next(lifetime.soft.packets, lifetime.hard.packets),
+            Ordering::Relaxed,
+        );
         self.look_bytes
             .store(next(lifetime.soft.bytes, lifetime.hard.bytes), Ordering::Relaxed);
     }

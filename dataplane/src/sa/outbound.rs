@@ -54,7 +54,10 @@ pub struct OutboundSa {
     key: SealKey,
 }
 
-const _: () = assert!(offset_of!(OutboundSa, key) <= 128, "two cache lines before the key");
+const _: () = assert!(
+    offset_of!(OutboundSa, key) <= 128,
+    "two cache lines before the key"
+);
 
 impl OutboundSa {
     /// Installs `spec`, whose sizes and family were checked.
@@ -97,7 +100,11 @@ impl OutboundSa {
     #[inline]
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.transport_mode { Mode::Transport } else { Mode::Tunnel }
+        if self.transport_mode {
+            Mode::Transport
+        } else {
+            Mode::Tunnel
+        }
     }
 
     /// The sizes of its transform.
@@ -193,7 +200,8 @@ impl OutboundSa {
             + ESP_HEADER_BYTES as u16
             + u16::from(self.sizes.iv_bytes)
             + u16::from(self.sizes.icv_bytes);
-        let text_bytes = outer_bytes.saturating_sub(overhead_bytes) & !(u16::from(self.sizes.align_bytes) - 1);
+        let text_bytes =
+            outer_bytes.saturating_sub(overhead_bytes) & !(u16::from(self.sizes.align_bytes) - 1);
         let payload_bytes = text_bytes.saturating_sub(TRAILER_BYTES);
         if self.transport_mode {
             payload_bytes + ip_bytes

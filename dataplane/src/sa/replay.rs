@@ -186,7 +186,8 @@ impl ReplayState {
                     let last = next / NUMBERS_PER_WORD;
                     // The word of `number` itself is the business of `commit`.
                     let end = if next == number { last } else { last + 1 };
-                    let first = (top / NUMBERS_PER_WORD + 1).max((last + 1).saturating_sub(self.words.len() as u64));
+                    let first =
+                        (top / NUMBERS_PER_WORD + 1).max((last + 1).saturating_sub(self.words.len() as u64));
                     for block in first..end {
                         self.bring_along(block);
                     }
@@ -315,7 +316,19 @@ mod tests {
             let (window, mut model) = (state(width, true), Model::new(width));
             let wide = u64::from(width);
             let mut base = 1;
-            for jump in [0, 1, 47, 48, 49, wide - 1, wide, wide + 1, 10 * wide, 1 << 31, (1 << 32) - 1] {
+            for jump in [
+                0,
+                1,
+                47,
+                48,
+                49,
+                wide - 1,
+                wide,
+                wide + 1,
+                10 * wide,
+                1 << 31,
+                (1 << 32) - 1,
+            ] {
                 base += jump;
                 let around = [base, base, base + 1, base + wide, base, base + 1, base + 2];
                 for number in around {
@@ -341,7 +354,11 @@ mod tests {
         // Late ones from before the wrap are still known as such.
         assert_eq!(window.infer(0xffff_fff1), Some(0xffff_fff1));
         assert_eq!(window.check(0xffff_fff0), Err(Refusal::Replayed));
-        assert_eq!(state(64, true).infer(0xffff_fff1), None, "before the first number of all");
+        assert_eq!(
+            state(64, true).infer(0xffff_fff1),
+            None,
+            "before the first number of all"
+        );
         let window = state(64, true);
         window.commit(u64::MAX).unwrap();
         assert_eq!(window.infer(0), None, "beyond the last number of all");
@@ -389,7 +406,13 @@ mod tests {
                     let window = &window;
                     scope.spawn(move || {
                         (1..=LAST)
-                            .map(|number| if worker == 2 { number.saturating_sub(number % 5) } else { number })
+                            .map(|number| {
+                                if worker == 2 {
+                                    number.saturating_sub(number % 5)
+                                } else {
+                                    number
+                                }
+                            })
                             .filter(|number| window.commit(*number).is_ok())
                             .count() as u64
                     })

@@ -85,7 +85,10 @@ mod tests {
             ports: Some((1, 2)),
         };
         assert!(selectors.admit(&inner));
-        assert!(!selectors.admit(&inner.mirrored()), "our own address as the source");
+        assert!(
+            !selectors.admit(&inner.mirrored()),
+            "our own address as the source"
+        );
         assert!(!Selectors::default().admit(&inner), "no selector, no traffic");
     }
 }

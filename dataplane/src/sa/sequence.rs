@@ -121,7 +121,10 @@ mod tests {
         for (extended, limit) in [(false, u64::from(u32::MAX)), (true, u64::MAX)] {
             let numbers = SequenceNumbers::new(limit - 5, extended);
             assert!(numbers.is_near_end());
-            assert_eq!(numbers.reserve(3).collect::<Vec<_>>(), [limit - 4, limit - 3, limit - 2]);
+            assert_eq!(
+                numbers.reserve(3).collect::<Vec<_>>(),
+                [limit - 4, limit - 3, limit - 2]
+            );
             assert_eq!(numbers.reserve(64).collect::<Vec<_>>(), [limit - 1, limit]);
             assert!(numbers.reserve(1).is_empty());
             assert!(numbers.reserve(64).is_empty());

@@ -71,10 +71,18 @@ mod tests {
                     continue;
                 };
                 seen += 1;
-                assert_eq!(algorithm(transform).key_bytes(), transform.key_bytes(), "{transform}");
+                assert_eq!(
+                    algorithm(transform).key_bytes(),
+                    transform.key_bytes(),
+                    "{transform}"
+                );
                 assert!(EspSizes::of(transform).align_bytes.is_power_of_two());
             }
         }
-        assert_eq!(seen, Algorithm::ALL.len(), "each transform of the crypto crate has a name");
+        assert_eq!(
+            seen,
+            Algorithm::ALL.len(),
+            "each transform of the crypto crate has a name"
+        );
     }
 }

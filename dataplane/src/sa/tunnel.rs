@@ -142,8 +142,13 @@ impl Tunnel {
     /// caller raises [`southbound::Event::PathMtuChanged`].
     pub fn learn_path_mtu(&self, claimed_bytes: u16, sent_bytes: u16, now_seconds: u64) -> Option<u16> {
         let current_bytes = self.outer_mtu_bytes(now_seconds);
-        self.path_mtu
-            .learn(self.remote.is_ipv6(), claimed_bytes, sent_bytes, current_bytes, now_seconds)
+        self.path_mtu.learn(
+            self.remote.is_ipv6(),
+            claimed_bytes,
+            sent_bytes,
+            current_bytes,
+            now_seconds,
+        )
     }
 
     /// Whether the caller should raise [`southbound::Event::Acquire`]: once, and again only after a while or
@@ -180,7 +185,11 @@ impl Tunnel {
 
     /// Tells the way out and its MTU.
     pub(crate) fn set_egress(&self, egress: AdjacencyIndex, mtu_bytes: Option<u16>) {
-        let floor_bytes = if self.remote.is_ipv6() { FLOOR_V6_BYTES } else { FLOOR_V4_BYTES };
+        let floor_bytes = if self.remote.is_ipv6() {
+            FLOOR_V6_BYTES
+        } else {
+            FLOOR_V4_BYTES
+        };
         self.egress_mtu_bytes
             .store(mtu_bytes.unwrap_or(1500).max(floor_bytes), Ordering::Relaxed);
         self.egress.store(egress.to_bits(), Ordering::Release);

@@ -204,7 +204,12 @@ fn may(again_ms: &AtomicU64, now_ms: u64) -> bool {
     let again = again_ms.load(Ordering::Relaxed);
     now_ms >= again
         && again_ms
-            .compare_exchange(again, now_ms + ASK_INTERVAL_MS, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(
+                again,
+                now_ms + ASK_INTERVAL_MS,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
             .is_ok()
 }
 
@@ -253,11 +258,17 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_kind() {
-        assert_eq!(AdjacencyIndex::midchain(TunnelIndex(9)).tunnel(), Some(TunnelIndex(9)));
+        assert_eq!(
+            AdjacencyIndex::midchain(TunnelIndex(9)).tunnel(),
+            Some(TunnelIndex(9))
+        );
         assert_eq!(AdjacencyIndex::link(9).tunnel(), None);
         assert_eq!(AdjacencyIndex::link(9).kind(), Kind::Link(9));
         assert_eq!(AdjacencyIndex::LOCAL.kind(), Kind::Special(AdjacencyIndex::LOCAL));
-        assert!(AdjacencyIndex::multipath(NUMBER_MASK).to_bits() < 1 << 31, "a bit is left for the FIB");
+        assert!(
+            AdjacencyIndex::multipath(NUMBER_MASK).to_bits() < 1 << 31,
+            "a bit is left for the FIB"
+        );
     }
 
     #[test]

@@ -69,7 +69,9 @@ pub(crate) struct FibV4 {
 impl FibV4 {
     fn with_bits(bits: u32) -> Self {
         Self {
-            root: (0..1usize << bits).map(|_| AtomicU32::new(AdjacencyIndex::NO_ROUTE.to_bits())).collect(),
+            root: (0..1usize << bits)
+                .map(|_| AtomicU32::new(AdjacencyIndex::NO_ROUTE.to_bits()))
+                .collect(),
             shift: 32 - bits,
         }
     }

@@ -37,7 +37,8 @@ impl Node {
 
     #[inline]
     fn path(&self) -> u128 {
-        u128::from(self.path[0].load(Ordering::Relaxed)) << 64 | u128::from(self.path[1].load(Ordering::Relaxed))
+        u128::from(self.path[0].load(Ordering::Relaxed)) << 64
+            | u128::from(self.path[1].load(Ordering::Relaxed))
     }
 }
 

@@ -270,7 +270,12 @@ impl<'g> View<'g> {
     #[must_use]
     pub fn adjacency(&self, index: AdjacencyIndex, flow_hash: u32) -> Adjacency<'g> {
         match index.kind() {
-            Kind::Multipath(number) => match self.tables.multipaths.get(number).and_then(|group| group.load(self.guard)) {
+            Kind::Multipath(number) => match self
+                .tables
+                .multipaths
+                .get(number)
+                .and_then(|group| group.load(self.guard))
+            {
                 // A group never holds a group.
                 Some(group) => self.single(group.pick(flow_hash)),
                 None => Adjacency::NoRoute,
@@ -297,7 +302,12 @@ impl<'g> View<'g> {
         match self.vrf(vrf).and_then(|vrf| vrf.spd.load(self.guard)) {
             Some(rules) => {
                 let mirrored = flow.mirrored();
-                rules.decide(mirrored.source, mirrored.destination, mirrored.protocol, mirrored.ports)
+                rules.decide(
+                    mirrored.source,
+                    mirrored.destination,
+                    mirrored.protocol,
+                    mirrored.ports,
+                )
             }
             None => Decision::NoRule,
         }
@@ -307,7 +317,8 @@ impl<'g> View<'g> {
     #[inline]
     #[must_use]
     pub fn has_policies(&self, vrf: VrfIndex) -> bool {
-        self.vrf(vrf).is_some_and(|vrf| vrf.spd.load(self.guard).is_some())
+        self.vrf(vrf)
+            .is_some_and(|vrf| vrf.spd.load(self.guard).is_some())
     }
 
     /// A port.
@@ -325,7 +336,12 @@ impl<'g> View<'g> {
     #[inline]
     fn single(&self, index: AdjacencyIndex) -> Adjacency<'g> {
         match index.kind() {
-            Kind::Link(number) => match self.tables.links.get(number).and_then(|link| link.load(self.guard)) {
+            Kind::Link(number) => match self
+                .tables
+                .links
+                .get(number)
+                .and_then(|link| link.load(self.guard))
+            {
                 Some(Link::Neighbour(neighbour)) => Adjacency::Neighbour(neighbour),
                 Some(Link::Incomplete(incomplete)) => Adjacency::Incomplete(incomplete),
                 Some(Link::Glean(glean)) => Adjacency::Glean(glean),

@@ -17,7 +17,11 @@ impl PortSlot {
     /// The place of this number, where there is one.
     #[must_use]
     pub const fn new(number: usize) -> Option<Self> {
-        if number < PORT_SLOTS { Some(Self(number as u8)) } else { None }
+        if number < PORT_SLOTS {
+            Some(Self(number as u8))
+        } else {
+            None
+        }
     }
 
     /// The number, below [`PORT_SLOTS`].
@@ -90,6 +94,8 @@ impl PortInfo {
             IpAddr::V6(v6) => Some(*v6),
             IpAddr::V4(_) => None,
         });
-        all.clone().find(|v6| !v6.is_unicast_link_local()).or_else(|| all.next())
+        all.clone()
+            .find(|v6| !v6.is_unicast_link_local())
+            .or_else(|| all.next())
     }
 }

@@ -277,7 +277,10 @@ struct Cells<T> {
 impl<T> Drop for Cells<T> {
     fn drop(&mut self) {
         for index in 0..*self.next.get_mut() {
-            let live = self.live.get(index).is_some_and(|live| live.load(Ordering::Acquire) != 0);
+            let live = self
+                .live
+                .get(index)
+                .is_some_and(|live| live.load(Ordering::Acquire) != 0);
             if let (true, Some(cell)) = (live, self.cells.get(index)) {
                 // SAFETY: live cells hold a value, and nobody shares what is being dropped.
                 unsafe { (*cell.0.get()).assume_init_drop() };

@@ -127,7 +127,11 @@ pub(crate) struct SadWriter {
 
 impl SadWriter {
     pub(crate) fn new(sad: Arc<Sad>) -> Self {
-        Self { sad, live: 0, used: 0 }
+        Self {
+            sad,
+            live: 0,
+            used: 0,
+        }
     }
 
     /// Makes `sa` findable; its SPI has none yet.
