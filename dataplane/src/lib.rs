@@ -1,5 +1,6 @@
 //! The packet path of Penstock.
 
+pub mod link_watch;
 pub mod sa;
 mod sync;
 pub mod tables;

@@ -1,5 +1,7 @@
 //! Queues over rings in memory: packets go through, faults are survived, and every frame is always in one place.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 
 use dataplane::xsk::{

@@ -37,6 +37,8 @@ pub(super) struct MemoryRings {
     transmit: HeapRing<libc::xdp_desc>,
     completion: HeapRing<u64>,
     readable: EventFd,
+    /// Whether something was written to `readable`.
+    unread: AtomicBool,
     /// What system calls answer; zero is success.
     answer: AtomicI32,
     receive_woken: AtomicBool,
@@ -67,6 +69,13 @@ impl MemoryRings {
             fill_ring_empty: self.fill_ring_empty.load(Ordering::Relaxed),
             transmit_invalid_descriptors: self.transmit_invalid.load(Ordering::Relaxed),
             ..KernelStatistics::default()
+        }
+    }
+
+    /// The worker has seen the receive ring empty: nothing is readable until the next packet.
+    pub(super) fn calm(&self) {
+        if self.unread.swap(false, Ordering::AcqRel) {
+            let _ = self.readable.read();
         }
     }
 
@@ -129,6 +138,7 @@ pub fn pair_from<'u>(
         transmit: HeapRing::new(sizes.transmit, start, NO_DESCRIPTOR),
         completion: HeapRing::new(sizes.completion, start, 0),
         readable: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).ok()?,
+        unread: AtomicBool::new(false),
         answer: AtomicI32::new(0),
         receive_woken: AtomicBool::new(false),
         transmit_woken: AtomicBool::new(false),
@@ -225,6 +235,7 @@ impl MemoryKernel<'_> {
         self.receive.publish();
         // The event is a hint to poll; that it is full already is as good.
         let _ = self.shared.readable.write(1);
+        self.shared.unread.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! | `socket` | the system calls of one AF_XDP socket |
 //! | `queue` | [`PortQueue`], four rings and a socket in the hands of a worker |
 //! | `bind` | binding a queue, best mode first |
+//! | `wait` | sleeping without packets |
 //! | `watch` | sees a queue that stands still |
 //! | `memory` | the same rings without a kernel (feature `testing`) |
 //!
@@ -40,6 +41,7 @@ mod ring;
 mod socket;
 mod sync;
 mod umem;
+mod wait;
 mod watch;
 
 pub use bind::{AttachMode, BindError, BindRequest, CopyPolicy, Granted};
@@ -53,4 +55,5 @@ pub use socket::CallError;
 pub use umem::{
     CHUNK_BYTES, KERNEL_HEADROOM_BYTES, MAX_FRAME_COUNT, Pages, Tally, Umem, UmemConfig, UmemError,
 };
+pub use wait::{Sleeper, Waker, Woken};
 pub use watch::{Remedy, Watch};
