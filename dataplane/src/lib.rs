@@ -5,3 +5,5 @@ pub mod sa;
 mod sync;
 pub mod tables;
 pub mod xsk;
+
+pub mod attach;

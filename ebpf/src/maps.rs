@@ -96,6 +96,17 @@ pub struct PortConfig {
     pub reserved: [u8; 2],
 }
 
+impl PortConfig {
+    /// As it stands in the map, for a loader that may not look at memory itself.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let [r0, r1, r2, r3] = self.role.0.to_ne_bytes();
+        let [m0, m1, m2, m3, m4, m5] = self.mac;
+        let [z0, z1] = self.reserved;
+        [r0, r1, r2, r3, m0, m1, m2, m3, m4, m5, z0, z1]
+    }
+}
+
 /// The VLAN of a tagged frame: the identifiers of the outer tag and, with two tags, the inner one.
 ///
 /// `inner` is zero where there is one tag. Frames tagged with identifier 0 alone (priority tags, IEEE 802.1Q
