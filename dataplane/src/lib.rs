@@ -1,9 +1,18 @@
 //! The packet path of Penstock.
 
+pub mod batch;
+pub mod config;
+pub mod counters;
+pub mod hold;
+pub mod icmp_limit;
 pub mod link_watch;
+pub mod privileges;
 pub mod sa;
+pub mod stage;
 mod sync;
 pub mod tables;
+pub mod tap;
+pub mod worker;
 pub mod xsk;
 
 pub mod attach;

@@ -73,6 +73,13 @@ impl AdjacencyIndex {
         }
     }
 
+    /// Whether it is a group of next hops, so that a flow's hash is needed to choose.
+    #[inline]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0 >> KIND_SHIFT == MULTIPATH
+    }
+
     #[inline]
     pub(crate) const fn kind(self) -> Kind {
         let number = self.0 & NUMBER_MASK;

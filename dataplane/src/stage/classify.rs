@@ -1,0 +1,261 @@
+//! Classify: an Ethernet frame becomes an IP packet of a known kind.
+//!
+//! In: [`Next::Classify`]. Out, with the Ethernet header taken off and the frame cut to the IP packet's length:
+//!
+//! | packet | goes to |
+//! |---|---|
+//! | ESP, whole | [`Next::Decap`], which finds out whether it is for us |
+//! | to an address of ours: a fragment | [`Next::Reassemble`] |
+//! | to an address of ours: UDP 4500 that holds ESP | [`Next::Decap`] |
+//! | to an address of ours: an ICMP error | [`Next::Learn`] |
+//! | to an address of ours: anything else | [`Next::Punt`] |
+//! | everything else | [`Next::PolicyOut`] |
+
+use southbound::DropReason;
+use wire::udp::{NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
+use wire::{IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
+
+use super::Context;
+use crate::batch::{Batch, Flags, Meta, Next, Slots};
+
+/// Runs the stage.
+pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    for slot in Slots::of(batch.take(Next::Classify)) {
+        let Some((frame, meta)) = batch.packet_mut(slot) else {
+            continue;
+        };
+        let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
+            let front = link.header_bytes;
+            let packet = frame.bytes().get(front..).unwrap_or_default();
+            let packet_bytes = measure(packet, link.ipv6)?;
+            // Both hold: `measure` saw that many bytes behind the Ethernet header.
+            let _ = frame.shrink_front(front);
+            frame.truncate(packet_bytes);
+            if link.ipv6 {
+                meta.flags.set(Flags::IPV6);
+            }
+            kind(frame.bytes(), meta, context)
+        });
+        match outcome {
+            Ok(next) => batch.send(slot, next),
+            Err(reason) => batch.discard(slot, reason),
+        }
+    }
+}
+
+/// Runs the stage for the host's packets. What the host sends to one of our own addresses goes the way of everything
+/// else; its TTL is the host's business.
+pub fn run_host(batch: &mut Batch<'_>) {
+    for slot in Slots::of(batch.take(Next::FromHost)) {
+        let Some((frame, meta)) = batch.packet_mut(slot) else {
+            continue;
+        };
+        meta.flags.set(Flags::HOP_TAKEN);
+        let is_ipv6 = frame.bytes().first().is_some_and(|first| first >> 4 == 6);
+        if is_ipv6 {
+            meta.flags.set(Flags::IPV6);
+        }
+        match measure(frame.bytes(), is_ipv6).and_then(|packet_bytes| {
+            frame.truncate(packet_bytes);
+            forwardable(frame.bytes(), is_ipv6)
+        }) {
+            Ok(()) => batch.send(slot, Next::PolicyOut),
+            Err(reason) => batch.discard(slot, reason),
+        }
+    }
+}
+
+/// Whether the destination is one that a router sends packets to.
+fn forwardable(bytes: &[u8], is_ipv6: bool) -> Result<(), DropReason> {
+    let is_good = if is_ipv6 {
+        bytes
+            .get(24..40)
+            .and_then(|octets| octets.first_chunk::<16>())
+            .is_some_and(|octets| {
+                let destination = std::net::Ipv6Addr::from_octets(*octets);
+                !destination.is_multicast()
+                    && !destination.is_unspecified()
+                    && !destination.is_unicast_link_local()
+            })
+    } else {
+        bytes
+            .get(16)
+            .is_some_and(|first| !matches!(first, 0 | 127 | 224..))
+    };
+    if is_good {
+        Ok(())
+    } else {
+        Err(DropReason::NotForwardable)
+    }
+}
+
+/// A packet put together from fragments.
+///
+/// # Errors
+/// Why it cannot go on.
+pub fn classify_ip(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    let ipv6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+    if measure(bytes, ipv6)? != bytes.len() {
+        return Err(DropReason::MalformedIp);
+    }
+    if ipv6 {
+        meta.flags.set(Flags::IPV6);
+    }
+    kind(bytes, meta, context)
+}
+
+struct Link {
+    header_bytes: usize,
+    ipv6: bool,
+}
+
+#[inline(always)]
+fn strip_ethernet(bytes: &[u8]) -> Result<Link, DropReason> {
+    let mut cursor = SliceCursor::new(bytes);
+    let header = ethernet::Header::parse(&mut cursor).map_err(|_| DropReason::Truncated)?;
+    let ipv6 = match header.ether_type {
+        wire::EtherType::IPV4 => false,
+        wire::EtherType::IPV6 => true,
+        _ => return Err(DropReason::UnknownEtherType),
+    };
+    Ok(Link {
+        header_bytes: header.header_bytes(),
+        ipv6,
+    })
+}
+
+/// The IP packet's length, with its header's lengths and checksum seen to be right.
+#[inline(always)]
+fn measure(packet: &[u8], is_ipv6: bool) -> Result<usize, DropReason> {
+    if is_ipv6 {
+        let packet = ipv6::Packet::parse(packet).map_err(|error| match error {
+            ipv6::Error::Truncated | ipv6::Error::BadPayloadLength => DropReason::Truncated,
+            _ => DropReason::MalformedIp,
+        })?;
+        Ok(packet.bytes().len())
+    } else {
+        let packet = ipv4::Packet::parse(packet).map_err(|error| match error {
+            ipv4::Error::Truncated => DropReason::Truncated,
+            _ => DropReason::MalformedIp,
+        })?;
+        packet.verify_checksum().map_err(|_| DropReason::IpChecksum)?;
+        Ok(packet.bytes().len())
+    }
+}
+
+/// What kind of packet this is, whose header `measure` has seen.
+#[inline(always)]
+fn kind(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    if meta.flags.has(Flags::IPV6) {
+        kind_v6(bytes, meta, context)
+    } else {
+        kind_v4(bytes, meta, context)
+    }
+}
+
+#[inline(always)]
+fn kind_v4(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    let header = ipv4::Header::parse(&mut SliceCursor::new(bytes)).map_err(|_| DropReason::MalformedIp)?;
+    let (source, destination) = (header.source(), header.destination());
+    // RFC 1812 sections 4.2.2.11 and 5.3.7: such sources are never valid on a wire.
+    if matches!(source.octets()[0], 0 | 127 | 224..) {
+        return Err(DropReason::MartianSource);
+    }
+    if matches!(destination.octets()[0], 0 | 127 | 224..) {
+        return Err(DropReason::NotForwardable);
+    }
+    meta.upper_bytes = header.header_bytes() as u16;
+    match header.protocol() {
+        IpProtocol::ESP if !header.is_fragment() => return Ok(Next::Decap),
+        IpProtocol::ESP | IpProtocol::UDP | IpProtocol::ICMP => {}
+        _ if header.is_fragment() => {}
+        _ => return Ok(Next::PolicyOut),
+    }
+    if !context.view.is_local(meta.vrf, destination.into()) {
+        return Ok(Next::PolicyOut);
+    }
+    if header.is_fragment() {
+        return Ok(Next::Reassemble);
+    }
+    ours(header.protocol(), bytes, meta)
+}
+
+#[inline(always)]
+fn kind_v6(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    let packet = ipv6::Packet::parse(bytes).map_err(|_| DropReason::MalformedIp)?;
+    let (source, destination) = (packet.header.source(), packet.header.destination());
+    if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
+        return Err(DropReason::MartianSource);
+    }
+    // Link-local packets stay on their link (RFC 4291 section 2.5.6).
+    if destination.is_multicast()
+        || destination.is_unspecified()
+        || destination.is_loopback()
+        || destination.is_unicast_link_local()
+        || source.is_unicast_link_local()
+    {
+        return Err(DropReason::NotForwardable);
+    }
+    let next_header = packet.header.next_header();
+    let upper = match next_header {
+        IpProtocol::ESP => {
+            meta.upper_bytes = ipv6::HEADER_BYTES as u16;
+            return Ok(Next::Decap);
+        }
+        IpProtocol::TCP => {
+            meta.upper_bytes = ipv6::HEADER_BYTES as u16;
+            return Ok(Next::PolicyOut);
+        }
+        _ => packet.upper().map_err(|error| match error {
+            ipv6::Error::Truncated => DropReason::Truncated,
+            _ => DropReason::ExtensionHeaders,
+        })?,
+    };
+    meta.upper_bytes = upper.offset_bytes as u16;
+    let is_fragment = upper.fragment.is_some_and(|fragment| !fragment.is_atomic());
+    if upper.protocol == IpProtocol::ESP && !is_fragment {
+        return Ok(Next::Decap);
+    }
+    let may_be_ours = is_fragment || matches!(upper.protocol, IpProtocol::UDP | IpProtocol::ICMPV6);
+    if !may_be_ours || !context.view.is_local(meta.vrf, destination.into()) {
+        return Ok(Next::PolicyOut);
+    }
+    if is_fragment {
+        return Ok(Next::Reassemble);
+    }
+    ours(upper.protocol, bytes, meta)
+}
+
+/// A whole packet to an address of ours, which is not bare ESP.
+fn ours(protocol: IpProtocol, bytes: &[u8], meta: &mut Meta) -> Result<Next, DropReason> {
+    let upper = bytes.get(usize::from(meta.upper_bytes)..).unwrap_or_default();
+    match protocol {
+        IpProtocol::UDP => {
+            let packet = wire::udp::Packet::parse(upper).map_err(|error| match error {
+                wire::udp::Error::Truncated => DropReason::Truncated,
+                _ => DropReason::MalformedUdp,
+            })?;
+            if packet.header.destination_port() != NAT_TRAVERSAL_PORT {
+                return Ok(Next::Punt);
+            }
+            // The UDP length must be all there is, or what lies behind it would be authenticated as ESP.
+            if usize::from(packet.header.length_bytes()) != upper.len() {
+                return Err(DropReason::MalformedUdp);
+            }
+            // RFC 3948 section 2: IKE behind its marker, a lone 0xff to keep a NAT's mapping, else ESP. The
+            // checksum is not looked at: the ICV covers more.
+            match packet.payload {
+                payload if payload.starts_with(&NON_ESP_MARKER) => Ok(Next::Punt),
+                [NAT_KEEPALIVE] => Ok(Next::Punt),
+                _ => {
+                    meta.upper_bytes += wire::udp::HEADER_BYTES as u16;
+                    meta.flags.set(Flags::IN_UDP);
+                    Ok(Next::Decap)
+                }
+            }
+        }
+        IpProtocol::ICMP if upper.first().is_some_and(|kind| icmp::is_error_v4(*kind)) => Ok(Next::Learn),
+        IpProtocol::ICMPV6 if upper.first().is_some_and(|kind| icmp::is_error_v6(*kind)) => Ok(Next::Learn),
+        _ => Ok(Next::Punt),
+    }
+}

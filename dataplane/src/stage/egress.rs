@@ -1,0 +1,93 @@
+//! Egress: the neighbour that a packet leaves to, and the Ethernet header for it.
+//!
+//! In: [`Next::Egress`]: a packet with `meta.adjacency`. Out: [`Next::Transmit`] by `meta.egress`, or [`Next::Hold`] where
+//! the neighbour's address is not known yet.
+
+use southbound::DropReason;
+use wire::EtherType;
+use wire::flow::Tuple;
+
+use super::{Context, fit};
+use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
+use crate::tables::{Adjacency, NeighbourAdjacency};
+use crate::xsk::Frame;
+
+/// Runs the stage.
+pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    for slot in Slots::of(batch.take(Next::Egress)) {
+        let Some((frame, meta)) = batch.packet_mut(slot) else {
+            continue;
+        };
+        let hash = if meta.adjacency.is_group() {
+            flow_hash(frame.bytes())
+        } else {
+            0
+        };
+        match context.view.adjacency(meta.adjacency, hash) {
+            Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
+                match rewrite(frame, meta, neighbour) {
+                    Ok(()) => batch.send(slot, Next::Transmit),
+                    Err(reason) => batch.discard(slot, reason),
+                }
+            }
+            // An outer packet is cut to its path before it is sealed; what is too long now met a smaller port since.
+            Adjacency::Neighbour(_) if meta.flags.has(Flags::OUTER) => {
+                batch.discard(slot, DropReason::PortMtu)
+            }
+            Adjacency::Neighbour(neighbour) => {
+                fit::shrink(batch, slot, neighbour.mtu_bytes, Next::Egress, context)
+            }
+            Adjacency::Incomplete(neighbour) if neighbour.failed => {
+                if neighbour.should_ask(context.now_ms()) {
+                    context.need_neighbour(neighbour.port_id, neighbour.address);
+                }
+                batch.refuse(
+                    slot,
+                    DropReason::NeighbourUnresolved,
+                    SenderError::HostUnreachable,
+                );
+            }
+            Adjacency::Incomplete(_) | Adjacency::Glean(_) => batch.send(slot, Next::Hold),
+            // A group that mixes ports with other ways, and routes that went since the stage before.
+            Adjacency::Midchain(_) if meta.flags.has(Flags::OUTER) => {
+                batch.discard(slot, DropReason::TunnelLoop)
+            }
+            Adjacency::Midchain(tunnel) => {
+                meta.into = Some(tunnel);
+                batch.send(slot, Next::Midchain);
+            }
+            Adjacency::Local | Adjacency::Kernel if !meta.flags.has(Flags::OUTER) => {
+                batch.send(slot, Next::Punt)
+            }
+            Adjacency::Unreachable => {
+                batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable)
+            }
+            Adjacency::Blackhole => batch.discard(slot, DropReason::Blackhole),
+            Adjacency::TunnelLoop => batch.discard(slot, DropReason::TunnelLoop),
+            Adjacency::Local | Adjacency::Kernel | Adjacency::NoRoute => {
+                batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute);
+            }
+        }
+    }
+}
+
+/// The same for every packet of a flow.
+#[must_use]
+pub fn flow_hash(bytes: &[u8]) -> u32 {
+    Tuple::parse(bytes).map_or(0, |tuple| tuple.hash())
+}
+
+#[inline(always)]
+fn rewrite(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
+    let header = frame.grow_front(14).ok_or(DropReason::NoHeadroom)?;
+    let ether_type = if meta.flags.has(Flags::IPV6) {
+        EtherType::IPV6
+    } else {
+        EtherType::IPV4
+    };
+    let (addresses, kind) = header.split_at_mut(12);
+    addresses.copy_from_slice(&neighbour.rewrite);
+    kind.copy_from_slice(&ether_type.0.to_be_bytes());
+    meta.egress = neighbour.port;
+    Ok(())
+}

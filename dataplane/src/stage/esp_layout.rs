@@ -1,0 +1,281 @@
+//! The bytes of an outbound ESP packet around and within the frame, all but IV, ciphertext and ICV.
+
+use southbound::{DfPolicy, DropReason, TtlPolicy};
+use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6};
+
+use super::ecn;
+use crate::batch::{Flags, Meta};
+use crate::sa::{EspSizes, OuterTemplate, Tunnel};
+use crate::xsk::Frame;
+
+/// The IPv4 flag "don't fragment", in the word of flags and offset.
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// Puts the outer headers before the inner packet and padding, trailer and room for the ICV behind it; answers where
+/// the ESP header begins.
+///
+/// # Errors
+/// [`DropReason::NoHeadroom`] where the frame has no room.
+#[inline]
+pub fn tunnel(
+    frame: &mut Frame<'_>,
+    meta: &mut Meta,
+    template: &OuterTemplate,
+    sizes: EspSizes,
+    tunnel: &Tunnel,
+    sequence: u64,
+) -> Result<usize, DropReason> {
+    let inner_is_ipv6 = meta.flags.has(Flags::IPV6);
+    let inner = InnerFields::of(frame.bytes(), inner_is_ipv6);
+    let next_header = if inner_is_ipv6 {
+        IpProtocol::IPV6
+    } else {
+        IpProtocol::IPV4
+    };
+    append_trailer(frame, frame.len(), next_header, sizes)?;
+    let headers = template.bytes();
+    let iv_bytes = usize::from(sizes.iv_bytes);
+    // The sequence number follows the template.
+    let grown = frame
+        .grow_front(headers.len() + 4 + iv_bytes)
+        .ok_or(DropReason::NoHeadroom)?;
+    let (front, rest) = grown.split_at_mut(headers.len());
+    front.copy_from_slice(headers);
+    if let Some(low) = rest.first_chunk_mut() {
+        *low = (sequence as u32).to_be_bytes();
+    }
+    let total_bytes = frame.len() as u16;
+    let class = ecn::encapsulate(inner.class, tunnel.dscp, tunnel.ecn);
+    let hops = match tunnel.ttl {
+        TtlPolicy::Set(hops) => hops,
+        TtlPolicy::Copy => inner.hops,
+    };
+    let ip_bytes = template.ip_bytes();
+    if template.is_ipv6() {
+        meta.flags.set(Flags::IPV6);
+        write_v6(
+            frame.bytes_mut(),
+            total_bytes - ip_bytes as u16,
+            class,
+            hops,
+            inner.label,
+        );
+    } else {
+        meta.flags.clear(Flags::IPV6);
+        let dont_fragment = match tunnel.df {
+            DfPolicy::Copy => inner.dont_fragment,
+            DfPolicy::Set => true,
+            DfPolicy::Clear => false,
+        };
+        write_v4(
+            frame.bytes_mut(),
+            total_bytes,
+            class,
+            hops,
+            dont_fragment,
+            sequence as u16,
+        );
+    }
+    meta.upper_bytes = ip_bytes as u16;
+    write_udp_length(frame.bytes_mut(), ip_bytes, template.udp_bytes());
+    Ok(ip_bytes + template.udp_bytes())
+}
+
+/// Puts UDP and ESP header between the IP header, with the extension headers that stay before ESP, and the payload, and
+/// padding, trailer and room for the ICV behind it; answers where the ESP header begins.
+///
+/// # Errors
+/// [`DropReason::NoHeadroom`] where the frame has no room; [`DropReason::NotForwardable`] for a fragment, which transport
+/// mode does not carry (RFC 4303 section 3.3.4); [`DropReason::ExtensionHeaders`].
+pub fn transport(
+    frame: &mut Frame<'_>,
+    meta: &mut Meta,
+    template: &OuterTemplate,
+    sizes: EspSizes,
+    sequence: u64,
+) -> Result<usize, DropReason> {
+    let is_ipv6 = meta.flags.has(Flags::IPV6);
+    let place = UpperPlace::of(frame.bytes(), is_ipv6)?;
+    append_trailer(frame, frame.len() - place.offset_bytes, place.protocol, sizes)?;
+    let headers = template.bytes();
+    let iv_bytes = usize::from(sizes.iv_bytes);
+    let gap_bytes = headers.len() + 4 + iv_bytes;
+    frame.grow_front(gap_bytes).ok_or(DropReason::NoHeadroom)?;
+    let bytes = frame.bytes_mut();
+    bytes.copy_within(gap_bytes..gap_bytes + place.offset_bytes, 0);
+    let Some(gap) = bytes.get_mut(place.offset_bytes..place.offset_bytes + headers.len() + 4) else {
+        return Err(DropReason::NoHeadroom);
+    };
+    let (front, low) = gap.split_at_mut(headers.len());
+    front.copy_from_slice(headers);
+    low.copy_from_slice(&(sequence as u32).to_be_bytes());
+    let protocol = if template.udp_bytes() == 0 {
+        IpProtocol::ESP
+    } else {
+        IpProtocol::UDP
+    };
+    let total_bytes = bytes.len() as u16;
+    if is_ipv6 {
+        if let Some(byte) = bytes.get_mut(place.next_header_at) {
+            *byte = protocol.0;
+        }
+        if let Some(header) = bytes.first_chunk_mut() {
+            ipv6::set_payload_bytes(header, total_bytes - ipv6::HEADER_BYTES as u16);
+        }
+    } else if let Some(header) = bytes.first_chunk_mut() {
+        ipv4::set_protocol(header, protocol);
+        ipv4::set_total_bytes(header, total_bytes);
+    }
+    meta.upper_bytes = place.offset_bytes as u16;
+    write_udp_length(bytes, place.offset_bytes, template.udp_bytes());
+    Ok(place.offset_bytes + template.udp_bytes())
+}
+
+/// Padding, pad length, next header (RFC 4303 sections 2.4 to 2.6), and room for the ICV.
+#[inline(always)]
+fn append_trailer(
+    frame: &mut Frame<'_>,
+    payload_bytes: usize,
+    next_header: IpProtocol,
+    sizes: EspSizes,
+) -> Result<(), DropReason> {
+    let pad_bytes = esp::pad_bytes(payload_bytes, usize::from(sizes.align_bytes));
+    let pad = usize::from(pad_bytes);
+    let grown = frame
+        .grow_back(pad + esp::TRAILER_BYTES + usize::from(sizes.icv_bytes))
+        .ok_or(DropReason::NoHeadroom)?;
+    let (padding, rest) = grown.split_at_mut(pad);
+    esp::fill_padding(padding);
+    if let Some(trailer) = rest.first_chunk_mut() {
+        *trailer = [pad_bytes, next_header.0];
+    }
+    Ok(())
+}
+
+/// What the outer header takes from the inner one.
+struct InnerFields {
+    class: TrafficClass,
+    hops: u8,
+    dont_fragment: bool,
+    label: [u8; 3],
+}
+
+impl InnerFields {
+    /// The header was checked to be there; an empty frame gives zeros.
+    #[inline(always)]
+    fn of(bytes: &[u8], is_ipv6: bool) -> Self {
+        let Some(head) = bytes.first_chunk::<12>() else {
+            return Self {
+                class: TrafficClass(0),
+                hops: 64,
+                dont_fragment: true,
+                label: [0; 3],
+            };
+        };
+        if is_ipv6 {
+            Self {
+                class: TrafficClass(head[0] << 4 | head[1] >> 4),
+                hops: head[7],
+                // IPv6 packets are fragmented by their sender only.
+                dont_fragment: true,
+                // RFC 6438: the flow label keeps the flows within the tunnel apart for those who share load.
+                label: [head[1] & 0x0f, head[2], head[3]],
+            }
+        } else {
+            Self {
+                class: TrafficClass(head[1]),
+                hops: head[8],
+                dont_fragment: head[6] & (DONT_FRAGMENT >> 8) as u8 != 0,
+                label: [0; 3],
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn write_v4(
+    bytes: &mut [u8],
+    total_bytes: u16,
+    class: TrafficClass,
+    hops: u8,
+    dont_fragment: bool,
+    identification: u16,
+) {
+    let Some(header) = bytes.first_chunk_mut::<{ ipv4::HEADER_BYTES }>() else {
+        return;
+    };
+    header[1] = class.0;
+    header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
+    // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence number's.
+    if dont_fragment {
+        header[4..8].copy_from_slice(&[0, 0, (DONT_FRAGMENT >> 8) as u8, 0]);
+    } else {
+        header[4..6].copy_from_slice(&identification.to_be_bytes());
+        header[6..8].fill(0);
+    }
+    header[8] = hops;
+    header[10..12].fill(0);
+    let checksum = wire::checksum::Sum::new().bytes(header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+#[inline(always)]
+fn write_v6(bytes: &mut [u8], payload_bytes: u16, class: TrafficClass, hops: u8, label: [u8; 3]) {
+    let Some(header) = bytes.first_chunk_mut::<{ ipv6::HEADER_BYTES }>() else {
+        return;
+    };
+    header[0] = 0x60 | class.0 >> 4;
+    header[1] = class.0 << 4 | label[0];
+    header[2..4].copy_from_slice(&label[1..]);
+    header[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
+    header[7] = hops;
+}
+
+/// The UDP length; the checksum stays zero (RFC 3948 section 2.1, RFC 6935 section 5).
+#[inline(always)]
+fn write_udp_length(bytes: &mut [u8], at: usize, udp_bytes: usize) {
+    if udp_bytes == 0 {
+        return;
+    }
+    let length = (bytes.len() - at) as u16;
+    if let Some(field) = bytes.get_mut(at + 4..at + 6) {
+        field.copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Where the payload of transport mode begins.
+struct UpperPlace {
+    offset_bytes: usize,
+    protocol: IpProtocol,
+    next_header_at: usize,
+}
+
+impl UpperPlace {
+    fn of(bytes: &[u8], is_ipv6: bool) -> Result<Self, DropReason> {
+        let mut cursor = SliceCursor::new(bytes);
+        if is_ipv6 {
+            let header = ipv6::Header::parse(&mut cursor).map_err(|_| DropReason::Truncated)?;
+            // RFC 4303 section 3.1.1: ESP stands behind the extension headers that routers look at.
+            let upper = ipv6::walk_extensions(&mut cursor, header.next_header())
+                .map_err(|_| DropReason::ExtensionHeaders)?;
+            if upper.fragment.is_some() {
+                return Err(DropReason::NotForwardable);
+            }
+            Ok(Self {
+                offset_bytes: upper.offset_bytes,
+                protocol: upper.protocol,
+                next_header_at: upper.next_header_at,
+            })
+        } else {
+            let header = ipv4::Header::parse(&mut cursor).map_err(|_| DropReason::Truncated)?;
+            if header.is_fragment() {
+                return Err(DropReason::NotForwardable);
+            }
+            Ok(Self {
+                offset_bytes: header.header_bytes(),
+                protocol: header.protocol(),
+                next_header_at: 9,
+            })
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Forwarding: the longest prefix of the packet's table that matches its destination.
+//!
+//! In: [`Next::Forward`]. Out: [`Next::Midchain`] where the route leads into a tunnel, [`Next::Egress`] where it leads out
+//! of a port, [`Next::Punt`] where it leads to the host or to an interface of the kernel's. The TTL is taken on the first
+//! two: a host does not decrement what it receives, and the kernel does it itself.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use southbound::DropReason;
+
+use super::{Context, hop};
+use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
+use crate::tables::AdjacencyIndex;
+
+/// Runs the stage.
+pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    for slot in Slots::of(batch.take(Next::Forward)) {
+        let Some((frame, meta)) = batch.packet_mut(slot) else {
+            continue;
+        };
+        let index = route(frame.bytes(), meta, context);
+        meta.adjacency = index;
+        match index {
+            AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL if !meta.flags.has(Flags::OUTER) => {
+                batch.send(slot, Next::Punt);
+            }
+            // The peer's outer address is our own, or not behind a port: the tunnel has no way.
+            AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL => batch.discard(slot, DropReason::NoRoute),
+            AdjacencyIndex::NO_ROUTE => batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute),
+            AdjacencyIndex::UNREACHABLE => {
+                batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable);
+            }
+            AdjacencyIndex::BLACKHOLE => batch.discard(slot, DropReason::Blackhole),
+            AdjacencyIndex::TUNNEL_LOOP => batch.discard(slot, DropReason::TunnelLoop),
+            _ if !hop::take(frame.bytes_mut(), meta) => {
+                batch.refuse(slot, DropReason::TtlExceeded, SenderError::TimeExceeded);
+            }
+            _ => match index.tunnel() {
+                Some(_) if meta.flags.has(Flags::OUTER) => batch.discard(slot, DropReason::TunnelLoop),
+                Some(tunnel) => {
+                    meta.into = Some(tunnel);
+                    batch.send(slot, Next::Midchain);
+                }
+                None => batch.send(slot, Next::Egress),
+            },
+        }
+    }
+}
+
+#[inline(always)]
+fn route(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> AdjacencyIndex {
+    if meta.flags.has(Flags::IPV6) {
+        match bytes.get(24..40).and_then(|octets| octets.first_chunk::<16>()) {
+            Some(octets) => context.view.route_v6(meta.vrf, Ipv6Addr::from_octets(*octets)),
+            None => AdjacencyIndex::NO_ROUTE,
+        }
+    } else {
+        match bytes.get(16..20).and_then(|octets| octets.first_chunk::<4>()) {
+            Some(octets) => context.view.route_v4(meta.vrf, Ipv4Addr::from_octets(*octets)),
+            None => AdjacencyIndex::NO_ROUTE,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The stages: one step over a batch each.
+//!
+//! The contract of a stage: it takes the packets on its own edges, whole ([`Batch::take`]), and puts each of them on
+//! exactly one other edge: with [`Batch::send`], or with [`Batch::discard`] and the reason. It names neither another
+//! stage nor a ring, allocates nothing, and asks the tables only through the view of this batch. What it needs besides
+//! the batch is in the [`Context`].
+//!
+//! [`run`] is the order of the walk:
+//!
+//! ```text
+//!  Classify -+-> Reassemble -> (whole) -+
+//!            +-> Decap -> PolicyIn -----|---+
+//!            +-> Learn -> Punt          |   |
+//!            +-> PolicyOut <------------+   +-> Forward -+-> Midchain -> Encap -> Egress -> Transmit
+//!                    |                      |            +-> Egress -> Transmit
+//!                    +-> Midchain           |            +-> Punt
+//!                    +-> Forward -----------+
+//!   any -> Hold (waits, comes back on Forward or PolicyOut)      any -> Drop
+//!   any -> Error -> an ICMP error of our own, on PolicyOut or back into its tunnel
+//! ```
+
+pub mod classify;
+pub mod ecn;
+pub mod egress;
+pub mod esp_decap;
+pub mod esp_encap;
+pub mod esp_inner;
+pub mod esp_layout;
+pub mod fit;
+pub mod hold;
+pub mod hop;
+pub mod icmp_error;
+pub mod ip_forward;
+pub mod midchain;
+pub mod policy;
+pub mod reassemble;
+
+use std::net::IpAddr;
+
+use crossbeam_queue::ArrayQueue;
+use southbound::{Event, PortId, WorkerCounter};
+
+use crate::batch::{Batch, Meta, Next, Slots};
+use crate::counters::WorkerCounters;
+use crate::hold::Hold;
+use crate::icmp_limit::IcmpLimit;
+use crate::tables::View;
+use crate::xsk::{Frame, FramePool};
+
+/// What the stages of one batch share.
+pub struct Context<'w, 'u> {
+    /// The tables as they are during this batch.
+    pub view: View<'w>,
+    /// The moment of this batch, of the monotonic clock.
+    pub now_ns: u64,
+    /// This worker's counters.
+    pub counters: &'w WorkerCounters,
+    /// To the main thread; full, the event is counted as lost.
+    pub events: &'w ArrayQueue<Event>,
+    /// Frames for packets of our own making.
+    pub pool: &'w mut FramePool<'u>,
+    /// Packets that wait.
+    pub hold: &'w mut Hold<'u>,
+    /// How many ICMP errors we send.
+    pub limit: &'w mut IcmpLimit,
+    /// Packets that found no slot in this batch and go on with the next.
+    pub backlog: &'w mut Backlog<'u>,
+}
+
+/// Packets beyond the batch: the further fragments of what was cut. Never longer than its capacity, which is reserved.
+pub type Backlog<'u> = Vec<(Frame<'u>, Meta, Next)>;
+
+impl Context<'_, '_> {
+    /// Milliseconds of the monotonic clock.
+    #[inline]
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ns / 1_000_000
+    }
+
+    /// Seconds of the monotonic clock.
+    #[inline]
+    #[must_use]
+    pub fn now_seconds(&self) -> u64 {
+        self.now_ns / 1_000_000_000
+    }
+
+    /// Tells the main thread.
+    #[cold]
+    pub fn raise(&self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.counters.add(WorkerCounter::EventsLost, 1);
+        }
+    }
+
+    /// Asks for a neighbour.
+    #[cold]
+    pub fn need_neighbour(&self, port: PortId, address: IpAddr) {
+        self.raise(Event::NeighbourNeeded { port, address });
+    }
+}
+
+/// Edges that end the walk: what is on them is the worker's.
+const TERMINAL: [Next; 3] = [Next::Punt, Next::Transmit, Next::Drop];
+
+/// Rounds of the walk after which a packet is going in circles: an error about an error is never sent, and an outer
+/// packet never enters a tunnel, so two suffice.
+const MAX_ROUNDS: usize = 4;
+
+/// Walks the batch until every packet is on [`Next::Transmit`] or [`Next::Punt`], waits in the hold, or was dropped.
+pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    for _ in 0..MAX_ROUNDS {
+        classify::run(batch, context);
+        classify::run_host(batch);
+        reassemble::run(batch, context);
+        esp_decap::run(batch, context);
+        learn_nothing(batch);
+        policy::run_in(batch, context);
+        policy::run_out(batch, context);
+        ip_forward::run(batch, context);
+        midchain::run(batch, context);
+        esp_encap::run(batch, context);
+        egress::run(batch, context);
+        hold::run(batch, context);
+        icmp_error::run(batch, context);
+        if batch.is_settled(&TERMINAL) {
+            break;
+        }
+    }
+    batch.discard_unsettled(&TERMINAL, southbound::DropReason::TunnelLoop);
+    sweep_drops(batch, context);
+}
+
+/// ICMP errors go to the host.
+fn learn_nothing(batch: &mut Batch<'_>) {
+    let slots = batch.take(Next::Learn);
+    batch.send_all(slots, Next::Punt);
+}
+
+/// Counts what was dropped and returns its frames.
+fn sweep_drops<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    for slot in Slots::of(batch.take(Next::Drop)) {
+        context.counters.drop_packets(batch.reason(slot), 1);
+        if let Some(frame) = batch.remove(slot) {
+            context.pool.put(frame);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The security policy database, on both ways (RFC 4301 sections 4.4.1, 5.1, 5.2).
+//!
+//! | in | rule | out |
+//! |---|---|---|
+//! | [`Next::PolicyOut`], a plain packet | protect | [`Next::Midchain`] of that tunnel, whatever the routes say |
+//! | | bypass, none | [`Next::Forward`] |
+//! | | discard | dropped |
+//! | the same, from a port | the mirrored rule says protect | dropped: it should have come through the tunnel |
+//! | [`Next::PolicyIn`], out of a tunnel | protect by another tunnel, discard | dropped |
+//! | | anything else | [`Next::Forward`]; multicast, which no route leads on, to the host: [`Next::Punt`] |
+//!
+//! A table without rules costs one question a batch. That a route leads into a tunnel protects as well: such a packet
+//! waits or is dropped where the tunnel has no SA, and never leaves in clear.
+
+use southbound::{DropReason, WorkerCounter};
+
+use super::{Context, esp_inner, hop};
+use crate::batch::{Batch, Flags, Ingress, Meta, Next, SenderError, Slots};
+use crate::sa::TunnelIndex;
+use crate::tables::Decision;
+
+/// Runs the outbound half.
+pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    let slots = batch.take(Next::PolicyOut);
+    if slots == 0 {
+        return;
+    }
+    let mut unruled = 0;
+    for slot in Slots::of(slots) {
+        if !context.view.has_policies(batch.meta(slot).vrf) {
+            unruled |= 1 << slot;
+            continue;
+        }
+        match rule_out(batch.bytes(slot), batch.meta(slot), context) {
+            Ok(None) => unruled |= 1 << slot,
+            Ok(Some(tunnel)) => protect(batch, slot, tunnel),
+            Err(DropReason::PolicyDiscard) => {
+                batch.refuse(slot, DropReason::PolicyDiscard, SenderError::Prohibited);
+            }
+            Err(reason) => batch.discard(slot, reason),
+        }
+    }
+    batch.send_all(unruled, Next::Forward);
+}
+
+fn rule_out(
+    bytes: &[u8],
+    meta: &Meta,
+    context: &mut Context<'_, '_>,
+) -> Result<Option<TunnelIndex>, DropReason> {
+    let flow = esp_inner::flow(bytes).map_err(|_| DropReason::MalformedIp)?;
+    match context.view.policy_out(meta.vrf, &flow) {
+        Decision::Protect(tunnel) => return Ok(Some(tunnel)),
+        Decision::Discard => return Err(DropReason::PolicyDiscard),
+        Decision::Bypass => context.counters.add(WorkerCounter::PolicyBypass, 1),
+        Decision::NoRule => {}
+    }
+    let from_port = matches!(meta.ingress, Ingress::Port(_));
+    match context.view.policy_in(meta.vrf, &flow) {
+        Decision::Protect(_) if from_port => Err(DropReason::UnprotectedInbound),
+        Decision::Discard if from_port => Err(DropReason::PolicyDiscard),
+        _ => Ok(None),
+    }
+}
+
+fn protect(batch: &mut Batch<'_>, slot: usize, tunnel: TunnelIndex) {
+    let Some((frame, meta)) = batch.packet_mut(slot) else {
+        return;
+    };
+    meta.into = Some(tunnel);
+    meta.flags.set(Flags::PROTECTED);
+    if hop::take(frame.bytes_mut(), meta) {
+        batch.send(slot, Next::Midchain);
+    } else {
+        batch.refuse(slot, DropReason::TtlExceeded, SenderError::TimeExceeded);
+    }
+}
+
+/// Runs the inbound half.
+pub fn run_in(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    for slot in Slots::of(batch.take(Next::PolicyIn)) {
+        match rule_in(batch.bytes(slot), batch.meta(slot), context) {
+            Ok(next) => batch.send(slot, next),
+            Err(reason) => batch.discard(slot, reason),
+        }
+    }
+}
+
+#[inline(always)]
+fn rule_in(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    if context.view.has_policies(meta.vrf) {
+        let flow = esp_inner::flow(bytes)?;
+        match context.view.policy_in(meta.vrf, &flow) {
+            Decision::Protect(tunnel) if Some(tunnel) != meta.out_of => {
+                return Err(DropReason::SelectorMismatch);
+            }
+            Decision::Discard => return Err(DropReason::PolicyDiscard),
+            _ => {}
+        }
+    }
+    let is_multicast = if meta.flags.has(Flags::IPV6) {
+        bytes.get(24) == Some(&0xff)
+    } else {
+        bytes.get(16).is_some_and(|first| *first >> 4 == 0xe)
+    };
+    Ok(if is_multicast { Next::Punt } else { Next::Forward })
+}

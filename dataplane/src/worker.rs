@@ -1,0 +1,557 @@
+//! [`Worker`]: one thread, its memory, its queues: receive, walk, transmit, complete, refill, again.
+//!
+//! A turn visits every queue of the worker: frames that were sent come home, up to a batch of received packets walks the
+//! stages, what leaves is put on the transmit rings of whichever ports it leaves by, and the kernel gets chunks to
+//! receive into. The tables are looked at through one view a batch, the clock is read once a turn. Only the device's
+//! wake-ups, the TAP and the sleep of an idle worker are system calls.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use crossbeam_queue::ArrayQueue;
+use nix::time::{ClockId, clock_gettime};
+use southbound::{DropReason, Event, PORT_SLOTS, PortCounter, WorkerCounter};
+
+use crate::batch::{BATCH_PACKETS, Batch, Ingress, Meta, Next, Slots};
+use crate::config::Idle;
+use crate::counters::WorkerCounters;
+use crate::hold::Hold;
+use crate::icmp_limit::IcmpLimit;
+use crate::stage::{self, Backlog, Context};
+use crate::tables::{PortSlot, Reader, VrfIndex};
+use crate::tap::Tap;
+use crate::xsk::{ClosedQueue, FramePool, PortQueue, QueueId, Remedy, Sleeper, Waker, Watch};
+
+/// Packets beyond a batch that wait for the next: the pieces of a batch of packets cut in four.
+const BACKLOG_PACKETS: usize = 4 * BATCH_PACKETS;
+/// How often the TAP is looked at while there is other traffic.
+const TAP_INTERVAL_NS: u64 = 50_000;
+/// How often queues are watched and levels are written down.
+const CENSUS_INTERVAL_NS: u64 = 100_000_000;
+/// How long an idle worker sleeps at most; shorter while frames are in flight or packets wait.
+const SLEEP_MS: u16 = 100;
+const SHORT_SLEEP_MS: u16 = 5;
+/// How long the chunks of a closed zero-copy queue stay out of use: the driver lets go of them some time after.
+const SETTLING_NS: u64 = 2_000_000_000;
+
+/// What the main thread tells a worker.
+#[derive(Debug)]
+pub enum Command<'u> {
+    /// Serve this queue of the port in this place.
+    Add(PortSlot, PortQueue<'u>),
+    /// Close this queue; [`Report::Removed`] follows.
+    Remove(QueueId),
+    /// Close every queue, and end.
+    Stop,
+}
+
+/// What a worker tells the main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The queue is closed.
+    Removed(QueueId),
+    /// The queue does not move any more, or has lost its device: remove it and bind it anew.
+    Broken(QueueId),
+}
+
+/// What the main thread and other threads see of a worker.
+#[derive(Debug, Default)]
+pub struct Heartbeat {
+    turns: AtomicU64,
+    sleeps: AtomicBool,
+}
+
+impl Heartbeat {
+    /// Turns so far: an awake worker whose number stands still is stuck.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether it sleeps in the kernel.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        self.sleeps.load(Ordering::Relaxed)
+    }
+}
+
+/// What a worker is made of besides its memory.
+#[derive(Debug)]
+pub struct Parts<'u> {
+    /// The tables.
+    pub reader: Reader,
+    /// Its block of counters.
+    pub counters: WorkerCounters,
+    /// To the main thread.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// From the main thread.
+    pub commands: Receiver<Command<'u>>,
+    /// To the main thread.
+    pub reports: Sender<Report>,
+    /// The host's side.
+    pub tap: Option<Arc<Tap>>,
+    /// Whether this worker reads the TAP; one of them does.
+    pub reads_tap: bool,
+    /// Between packets.
+    pub idle: Idle,
+}
+
+struct Served<'u> {
+    slot: PortSlot,
+    queue: PortQueue<'u>,
+    watch: Watch,
+    is_broken: bool,
+}
+
+struct Settling<'u> {
+    closed: ClosedQueue<'u>,
+    until_ns: u64,
+}
+
+/// One worker. See the module's text.
+pub struct Worker<'u> {
+    parts: Parts<'u>,
+    pool: FramePool<'u>,
+    queues: Vec<Served<'u>>,
+    /// Which of `queues` a packet leaves by, for each place of a port.
+    egress: [Option<usize>; PORT_SLOTS],
+    settling: Vec<Settling<'u>>,
+    batch: Box<Batch<'u>>,
+    hold: Hold<'u>,
+    limit: IcmpLimit,
+    backlog: Backlog<'u>,
+    sleeper: Sleeper,
+    heartbeat: Arc<Heartbeat>,
+    next_tap_ns: u64,
+    next_census_ns: u64,
+    is_stopping: bool,
+}
+
+impl<'u> Worker<'u> {
+    /// A worker without queues, and what wakes it from its sleep.
+    ///
+    /// # Errors
+    /// The kernel's, for the descriptor that wakes it.
+    pub fn new(pool: FramePool<'u>, parts: Parts<'u>) -> io::Result<(Self, Waker)> {
+        let (sleeper, waker) = Sleeper::new(parts.idle == Idle::Spin, 2 * PORT_SLOTS)?;
+        let worker = Self {
+            parts,
+            pool,
+            queues: Vec::with_capacity(2 * PORT_SLOTS),
+            egress: [None; PORT_SLOTS],
+            settling: Vec::new(),
+            batch: Box::default(),
+            hold: Hold::new(),
+            limit: IcmpLimit::new(),
+            backlog: Backlog::with_capacity(BACKLOG_PACKETS),
+            sleeper,
+            heartbeat: Arc::default(),
+            next_tap_ns: 0,
+            next_census_ns: 0,
+            is_stopping: false,
+        };
+        Ok((worker, waker))
+    }
+
+    /// What others may look at.
+    #[must_use]
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.parts.counters
+    }
+
+    /// Its free frames.
+    #[must_use]
+    pub fn pool(&self) -> &FramePool<'u> {
+        &self.pool
+    }
+
+    /// Works until [`Command::Stop`] came; then every queue is closed.
+    pub fn run(&mut self) {
+        while !self.is_stopping {
+            let now_ns = now_ns();
+            let worked = self.turn(now_ns);
+            if self.sleeper.should_sleep(worked) {
+                self.sleep();
+            }
+        }
+        self.close_all();
+    }
+
+    /// One turn; false where there was nothing to do.
+    pub fn turn(&mut self, now_ns: u64) -> bool {
+        self.heartbeat.turns.store(
+            self.heartbeat.turns.load(Ordering::Relaxed) + 1,
+            Ordering::Relaxed,
+        );
+        self.parts.counters.add(WorkerCounter::Polls, 1);
+        self.obey(now_ns);
+        let mut packets = 0;
+        for index in 0..self.queues.len() {
+            packets += self.receive(index, now_ns);
+        }
+        if self.parts.reads_tap && (packets == 0 || now_ns >= self.next_tap_ns) {
+            self.next_tap_ns = now_ns + TAP_INTERVAL_NS;
+            packets += self.read_tap(now_ns);
+        }
+        if !self.hold.is_empty() {
+            packets += self.release(now_ns);
+        }
+        for served in &mut self.queues {
+            served.queue.refill(&mut self.pool);
+            served.queue.wake();
+        }
+        if now_ns >= self.next_census_ns {
+            self.next_census_ns = now_ns + CENSUS_INTERVAL_NS;
+            self.take_census(now_ns);
+        }
+        if packets == 0 {
+            self.parts.counters.add(WorkerCounter::PollsEmpty, 1);
+        } else {
+            let busy_ns = self::now_ns().saturating_sub(now_ns);
+            self.parts.counters.add(WorkerCounter::BusyNanoseconds, busy_ns);
+        }
+        packets != 0
+    }
+
+    /// Takes up to a batch from one queue and walks it.
+    fn receive(&mut self, index: usize, now_ns: u64) -> usize {
+        let Some(served) = self.queues.get_mut(index) else {
+            return 0;
+        };
+        served.queue.complete(&mut self.pool);
+        if served.queue.waiting() == 0 {
+            return 0;
+        }
+        let view = self.parts.reader.pin();
+        let (slot, vrf) = (
+            served.slot,
+            view.port(served.slot).map_or(VrfIndex::MAIN, |port| port.vrf),
+        );
+        let meta = Meta::new(Ingress::Port(slot), vrf);
+        let (batch, mut bytes) = (&mut self.batch, 0);
+        debug_assert!(batch.is_empty());
+        let count = served.queue.receive(BATCH_PACKETS, |frame| {
+            bytes += frame.len() as u64;
+            if let Err(frame) = batch.push(frame, meta, Next::Classify) {
+                debug_assert!(false, "an empty batch takes a batch");
+                drop(frame);
+            }
+        });
+        let counters = &self.parts.counters;
+        counters.add(WorkerCounter::Received, count as u64);
+        counters.add_port(slot, PortCounter::ReceivedPackets, count as u64);
+        counters.add_port(slot, PortCounter::ReceivedBytes, bytes);
+        self.walk(now_ns);
+        count
+    }
+
+    /// Reads up to a batch from the host and walks it.
+    fn read_tap(&mut self, now_ns: u64) -> usize {
+        let Some(tap) = self.parts.tap.clone() else {
+            return 0;
+        };
+        let mut count = 0;
+        while count < BATCH_PACKETS {
+            let Some(mut frame) = self.pool.take() else { break };
+            if !tap.read(&mut frame) {
+                self.pool.put(frame);
+                break;
+            }
+            let meta = Meta::new(Ingress::Host, VrfIndex::MAIN);
+            if let Err(frame) = self.batch.push(frame, meta, Next::FromHost) {
+                self.pool.put(frame);
+                break;
+            }
+            count += 1;
+        }
+        if count != 0 {
+            self.parts.counters.add(WorkerCounter::FromHost, count as u64);
+            self.walk(now_ns);
+        }
+        count
+    }
+
+    /// Walks the packets whose wait is over.
+    fn release(&mut self, now_ns: u64) -> usize {
+        let view = self.parts.reader.pin();
+        let mut context = Context {
+            view,
+            now_ns,
+            counters: &self.parts.counters,
+            events: &self.parts.events,
+            pool: &mut self.pool,
+            hold: &mut self.hold,
+            limit: &mut self.limit,
+            backlog: &mut self.backlog,
+        };
+        stage::hold::release(&mut self.batch, &mut context);
+        let count = self.batch.len();
+        if count != 0 {
+            self.walk(now_ns);
+        }
+        count
+    }
+
+    /// Walks the batch, and then what the walk itself brought about, and hands everything on.
+    fn walk(&mut self, now_ns: u64) {
+        loop {
+            let view = self.parts.reader.pin();
+            let mut context = Context {
+                view,
+                now_ns,
+                counters: &self.parts.counters,
+                events: &self.parts.events,
+                pool: &mut self.pool,
+                hold: &mut self.hold,
+                limit: &mut self.limit,
+                backlog: &mut self.backlog,
+            };
+            stage::run(&mut self.batch, &mut context);
+            self.transmit();
+            self.punt();
+            if self.backlog.is_empty() {
+                break;
+            }
+            let room = self.backlog.len().min(BATCH_PACKETS);
+            for (frame, meta, next) in self.backlog.drain(..room) {
+                if let Err(frame) = self.batch.push(frame, meta, next) {
+                    self.pool.put(frame);
+                }
+            }
+        }
+        debug_assert!(self.batch.is_empty());
+        self.parts
+            .counters
+            .set(WorkerCounter::Held, self.hold.len() as u64);
+    }
+
+    /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
+    fn transmit(&mut self) {
+        for slot in Slots::of(self.batch.take(Next::Transmit)) {
+            let port = self.batch.meta(slot).egress;
+            let Some(mut frame) = self.batch.remove(slot) else {
+                continue;
+            };
+            let counters = &self.parts.counters;
+            let served = self
+                .egress
+                .get(port.get())
+                .copied()
+                .flatten()
+                .and_then(|index| self.queues.get_mut(index));
+            let Some(served) = served else {
+                counters.drop_packets(DropReason::PortDown, 1);
+                self.pool.put(frame);
+                continue;
+            };
+            let bytes = frame.len() as u64;
+            let mut outcome = served.queue.push(frame);
+            if let Err(refused) = outcome {
+                // Once more after the device was told and finished frames were taken home.
+                served.queue.wake();
+                served.queue.complete(&mut self.pool);
+                frame = refused;
+                outcome = served.queue.push(frame);
+            }
+            match outcome {
+                Ok(()) => {
+                    counters.add(WorkerCounter::Transmitted, 1);
+                    counters.add_port(port, PortCounter::TransmittedPackets, 1);
+                    counters.add_port(port, PortCounter::TransmittedBytes, bytes);
+                }
+                Err(frame) => {
+                    counters.drop_packets(DropReason::TransmitRingFull, 1);
+                    self.pool.put(frame);
+                }
+            }
+        }
+    }
+
+    /// Gives to the host what is for it.
+    fn punt(&mut self) {
+        for slot in Slots::of(self.batch.take(Next::Punt)) {
+            let Some(frame) = self.batch.remove(slot) else {
+                continue;
+            };
+            if self
+                .parts
+                .tap
+                .as_ref()
+                .is_some_and(|tap| tap.write(frame.bytes()))
+            {
+                self.parts.counters.add(WorkerCounter::ToHost, 1);
+            } else {
+                self.parts.counters.drop_packets(DropReason::PuntFull, 1);
+            }
+            self.pool.put(frame);
+        }
+    }
+
+    fn obey(&mut self, now_ns: u64) {
+        if self.parts.commands.is_empty() {
+            return;
+        }
+        while let Ok(command) = self.parts.commands.try_recv() {
+            match command {
+                Command::Add(slot, queue) => {
+                    self.queues.push(Served {
+                        slot,
+                        queue,
+                        watch: Watch::default(),
+                        is_broken: false,
+                    });
+                }
+                Command::Remove(id) => self.remove(id, now_ns),
+                Command::Stop => self.is_stopping = true,
+            }
+        }
+        self.egress = [None; PORT_SLOTS];
+        for (index, served) in self.queues.iter().enumerate() {
+            if let Some(egress) = self.egress.get_mut(served.slot.get()) {
+                egress.get_or_insert(index);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: QueueId, now_ns: u64) {
+        while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
+            let mut served = self.queues.swap_remove(index);
+            served.queue.complete(&mut self.pool);
+            // What was received and not walked yet is lost with the socket, and was never counted as received.
+            let closed = served.queue.close();
+            if closed.settles_slowly() {
+                self.settling.push(Settling {
+                    closed,
+                    until_ns: now_ns + SETTLING_NS,
+                });
+            } else {
+                closed.reclaim(&mut self.pool);
+            }
+        }
+        // The main thread outlives its workers; a test may not care.
+        let _ = self.parts.reports.send(Report::Removed(id));
+    }
+
+    fn close_all(&mut self) {
+        let now_ns = now_ns();
+        let ids: Vec<_> = self.queues.iter().map(|served| served.queue.id()).collect();
+        for id in ids {
+            self.remove(id, now_ns);
+        }
+        let (counters, pool) = (&self.parts.counters, &mut self.pool);
+        self.hold.drain(|held| {
+            counters.drop_packets(held.awaited.timed_out(), 1);
+            pool.put(held.frame);
+        });
+        counters.set(WorkerCounter::Held, 0);
+        self.parts.reader.park();
+    }
+
+    /// Once in a while: frames of closed queues come home, queues that stand still are helped, levels are written down.
+    fn take_census(&mut self, now_ns: u64) {
+        let mut index = 0;
+        while let Some(settling) = self.settling.get(index) {
+            if settling.until_ns <= now_ns {
+                self.settling.swap_remove(index).closed.reclaim(&mut self.pool);
+            } else {
+                index += 1;
+            }
+        }
+        let view = self.parts.reader.pin();
+        let counters = &self.parts.counters;
+        let (mut fill, mut transmit) = (0, 0);
+        for served in &mut self.queues {
+            let is_up = view.port(served.slot).is_some_and(|port| port.link.up);
+            let remedy = served.watch.look(&served.queue, is_up, now_ns / 1_000_000);
+            let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
+            match remedy {
+                Some(Remedy::Nudge | Remedy::LeaveBusyPoll) => served.queue.nudge(),
+                Some(Remedy::Rebind) | None => {}
+            }
+            if is_broken && !served.is_broken {
+                let _ = self.parts.reports.send(Report::Broken(served.queue.id()));
+            }
+            served.is_broken = is_broken;
+            let census = served.queue.census();
+            fill += u64::from(census.fill + census.kernel_receiving + census.receive);
+            transmit += u64::from(census.transmit + census.kernel_sending + census.completion);
+            if let Ok(kernel) = served.queue.kernel_statistics() {
+                counters.set_port(served.slot, PortCounter::KernelDropped, kernel.receive_dropped);
+                counters.set_port(
+                    served.slot,
+                    PortCounter::ReceiveRingFull,
+                    kernel.receive_ring_full,
+                );
+                counters.set_port(served.slot, PortCounter::FillRingEmpty, kernel.fill_ring_empty);
+                counters.set_port(
+                    served.slot,
+                    PortCounter::ReceiveInvalid,
+                    kernel.receive_invalid_descriptors,
+                );
+                counters.set_port(
+                    served.slot,
+                    PortCounter::TransmitInvalid,
+                    kernel.transmit_invalid_descriptors,
+                );
+                counters.set_port(
+                    served.slot,
+                    PortCounter::TransmitRingEmpty,
+                    kernel.transmit_ring_empty,
+                );
+            }
+        }
+        counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
+        counters.set(WorkerCounter::FramesFill, fill);
+        counters.set(WorkerCounter::FramesTransmit, transmit);
+        let settling: u64 = self
+            .settling
+            .iter()
+            .map(|settling| u64::from(settling.closed.chunks()))
+            .sum();
+        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64 + settling);
+    }
+
+    fn sleep(&mut self) {
+        // The writer may free what this worker looked at.
+        self.parts.reader.park();
+        self.parts.counters.add(WorkerCounter::Sleeps, 1);
+        let in_flight = self.queues.iter().any(|served| served.queue.in_flight() != 0);
+        let timeout_ms = if in_flight || !self.hold.is_empty() {
+            SHORT_SLEEP_MS
+        } else {
+            SLEEP_MS
+        };
+        let tap = if self.parts.reads_tap {
+            self.parts.tap.as_deref()
+        } else {
+            None
+        };
+        let descriptors = self
+            .queues
+            .iter()
+            .map(|served| served.queue.as_fd())
+            .chain(tap.map(AsFd::as_fd));
+        self.heartbeat.sleeps.store(true, Ordering::Relaxed);
+        self.sleeper.sleep(descriptors, timeout_ms);
+        self.heartbeat.sleeps.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+#[must_use]
+pub fn now_ns() -> u64 {
+    // The call cannot fail for this clock.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+        let (seconds, nanoseconds) = (now.tv_sec().unsigned_abs(), now.tv_nsec().unsigned_abs());
+        seconds * 1_000_000_000 + nanoseconds
+    })
+}
