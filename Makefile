@@ -38,4 +38,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo ebpf test loom lint
+.PHONY: help build demo ebpf test loom fuzz lint
