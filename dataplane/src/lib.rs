@@ -1,12 +1,16 @@
 //! The packet path of Penstock.
 
+pub mod attach;
 pub mod batch;
 pub mod config;
 pub mod counters;
+pub mod fragment;
 pub mod hold;
 pub mod icmp_limit;
 pub mod link_watch;
+pub mod mss_clamp;
 pub mod privileges;
+pub mod reassembly;
 pub mod sa;
 pub mod stage;
 mod sync;
@@ -14,5 +18,3 @@ pub mod tables;
 pub mod tap;
 pub mod worker;
 pub mod xsk;
-
-pub mod attach;

@@ -336,6 +336,18 @@ pub fn set_total_bytes(header: &mut [u8; HEADER_BYTES], total_bytes: u16) {
     rewrite_word(header, 2, |_| total_bytes.to_be_bytes());
 }
 
+/// Makes a header that [`Repr::emit`] wrote claim the options that follow it, and computes its checksum anew.
+///
+/// The options are at most 40 bytes, a multiple of 4; the total length already counts them.
+#[inline]
+pub fn set_options(header: &mut [u8; HEADER_BYTES], options: &[u8]) {
+    debug_assert!(options.len() <= MAX_HEADER_BYTES - HEADER_BYTES && options.len().is_multiple_of(4));
+    header[0] = 0x45 + (options.len() / 4) as u8;
+    header[10..12].fill(0);
+    let checksum = Sum::new().bytes(header).bytes(options).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Sets the protocol and mends the checksum.
 #[inline]
 pub fn set_protocol(header: &mut [u8; HEADER_BYTES], protocol: IpProtocol) {

@@ -155,7 +155,16 @@ pub struct Upper {
     /// Where the next-header byte that names `protocol` stands.
     pub next_header_at: usize,
     /// Where the fragment header stands, if there was one.
-    pub fragment_at: Option<usize>,
+    pub fragment_at: Option<FragmentAt>,
+}
+
+/// Where a fragment header stands, as cursor positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentAt {
+    /// The fragment header's first byte.
+    pub header_at: usize,
+    /// The next-header byte that names it.
+    pub named_at: usize,
 }
 
 impl Upper {
@@ -205,7 +214,10 @@ pub fn walk_extensions<'p, C: Cursor<'p>>(cursor: &mut C, next_header: IpProtoco
         let mut length_bytes = 8;
         if upper.protocol == IpProtocol::FRAGMENT {
             upper.fragment = Some(parse_fragment(head));
-            upper.fragment_at = Some(at);
+            upper.fragment_at = Some(FragmentAt {
+                header_at: at,
+                named_at: upper.next_header_at,
+            });
         } else {
             let rest_bytes = usize::from(head[1]) * 8;
             length_bytes += rest_bytes;
@@ -481,7 +493,16 @@ mod tests {
         };
         emit_fragment(IpProtocol::HOP_BY_HOP, fragment, &mut head);
         let upper = walk(IpProtocol::FRAGMENT, &head).unwrap();
-        assert_eq!((upper.fragment, upper.fragment_at), (Some(fragment), Some(40)));
+        assert_eq!(
+            (upper.fragment, upper.fragment_at),
+            (
+                Some(fragment),
+                Some(FragmentAt {
+                    header_at: 40,
+                    named_at: 6
+                })
+            )
+        );
         assert!(!upper.has_upper_header());
         assert_eq!(upper.offset_bytes, 48);
     }

@@ -14,4 +14,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(upper.offset_bytes <= HEADER_BYTES + MAX_EXTENSION_BYTES);
     assert_eq!(packet.bytes()[upper.next_header_at], upper.protocol.0);
     assert_eq!(upper.fragment.is_some(), upper.fragment_at.is_some());
+    if let Some(at) = upper.fragment_at {
+        assert!(at.named_at < at.header_at && at.header_at < upper.offset_bytes);
+    }
 });

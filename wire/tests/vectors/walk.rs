@@ -120,7 +120,7 @@ fn walk_ip(packet: &[u8], walk: &mut Walk) -> Result<(), String> {
             if let (Some(fragment), Some(at)) = (upper.fragment, upper.fragment_at) {
                 let mut out = [0; ipv6::FRAGMENT_HEADER_BYTES];
                 ipv6::emit_fragment(upper.protocol, fragment, &mut out);
-                walk.compare(&out, &packet.bytes()[at..at + 8]);
+                walk.compare(&out, &packet.bytes()[at.header_at..at.header_at + 8]);
             }
             if !upper.has_upper_header() {
                 walk.layers.push(Layer::Opaque);
