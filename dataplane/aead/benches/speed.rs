@@ -1,7 +1,7 @@
 //! Nanoseconds and TSC cycles per packet of this crate's engines beside the libraries, in one run.
 //!
 //! ```text
-//! cargo bench -p esp-aead --bench speed -- [--quick] [--json FILE] [--only TEXT] [--sizes 64,1420]
+//! cargo bench -p esp-aead --bench speed -- [--quick] [--tune] [--json FILE] [--only TEXT] [--sizes 64,1420]
 //! ```
 //!
 //! 256 packets of up to 2048 bytes in rotation are sealed and then opened in batches of 64; a sample is one
@@ -283,6 +283,11 @@ struct Options {
     json: Option<String>,
     only: Option<String>,
     sizes: Vec<usize>,
+    /// What stands for many samples.
+    figure: fn(&mut [f64]) -> f64,
+    keys: Vec<usize>,
+    libraries: bool,
+    passes: usize,
 }
 
 fn options() -> Options {
@@ -292,11 +297,18 @@ fn options() -> Options {
         json: None,
         only: None,
         sizes: vec![64, 128, 256, 512, 1024, 1420],
+        figure: median,
+        keys: vec![1, 10_000],
+        libraries: true,
+        passes: 1,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => (options.rounds, options.round) = (5, Duration::from_millis(4)),
+            // For tuning on a busy machine: the best sample, this crate alone, one key.
+            "--tune" => (options.figure, options.keys, options.libraries) = (minimum, vec![1], false),
+            "--passes" => options.passes = arguments.next().and_then(|n| n.parse().ok()).expect("a number"),
             "--json" => options.json = arguments.next(),
             "--only" => options.only = arguments.next(),
             "--sizes" => {
@@ -337,6 +349,10 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
+fn minimum(values: &mut [f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
 #[derive(Default, Clone)]
 struct Figures {
     seal_ns: Vec<f64>,
@@ -347,28 +363,31 @@ fn measure(
     contender: &mut dyn Contender,
     frames: &mut [[u8; FRAME_BYTES]],
     text_bytes: usize,
-    round: Duration,
+    options: &Options,
 ) -> (f64, f64) {
     let (mut seals, mut opens) = (Vec::new(), Vec::new());
     let start = Instant::now();
-    while start.elapsed() < round || seals.len() < 3 {
+    while start.elapsed() < options.round || seals.len() < 3 {
         let begin = Instant::now();
-        contender.seal(black_box(frames), text_bytes);
+        for _ in 0..options.passes {
+            contender.seal(black_box(frames), text_bytes);
+        }
         let middle = Instant::now();
         contender.open(black_box(frames), text_bytes);
         let end = Instant::now();
-        seals.push((middle - begin).as_nanos() as f64 / PACKETS as f64);
+        seals.push((middle - begin).as_nanos() as f64 / (options.passes * PACKETS) as f64);
         opens.push((end - middle).as_nanos() as f64 / PACKETS as f64);
     }
-    (median(&mut seals), median(&mut opens))
+    ((options.figure)(&mut seals), (options.figure)(&mut opens))
 }
 
-fn contenders(algorithm: Algorithm, keys: usize) -> Vec<Box<dyn Contender>> {
+fn contenders(algorithm: Algorithm, keys: usize, libraries: bool) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
     for engine in Engine::ALL.into_iter().rev().filter(|engine| engine.is_usable()) {
         all.push(Box::new(Ours::new(engine, algorithm, keys)));
     }
     match algorithm {
+        _ if !libraries => all.truncate(1),
         Algorithm::AesGcm16(AesKey::Bits128) => {
             all.push(ring_contender(&ring::aead::AES_128_GCM, keys));
             all.push(aws_contender(&aws_lc_rs::aead::AES_128_GCM, keys));
@@ -427,8 +446,8 @@ fn main() {
         if options.only.as_deref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        for keys in [1, 10_000] {
-            let mut all = contenders(algorithm, keys);
+        for &keys in &options.keys {
+            let mut all = contenders(algorithm, keys, options.libraries);
             let mut figures = vec![vec![Figures::default(); options.sizes.len()]; all.len()];
             for _ in 0..options.rounds {
                 for (s, size) in options.sizes.iter().enumerate() {
@@ -436,7 +455,7 @@ fn main() {
                     let text_bytes = size.next_multiple_of(algorithm.alignment_bytes());
                     for (contender, figures) in all.iter_mut().zip(&mut figures) {
                         let (seal_ns, open_ns) =
-                            measure(contender.as_mut(), &mut frames, text_bytes, options.round);
+                            measure(contender.as_mut(), &mut frames, text_bytes, &options);
                         figures[s].seal_ns.push(seal_ns);
                         figures[s].open_ns.push(open_ns);
                     }

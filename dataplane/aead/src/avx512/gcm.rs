@@ -51,15 +51,6 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
         expanded
     }
 
-    /// Brings the key into the cache.
-    #[inline]
-    pub(crate) fn prefetch(&self) {
-        for offset in (0..size_of::<Self>()).step_by(64) {
-            // SAFETY: the address lies within `self`; a prefetch faults at no address anyway.
-            unsafe { _mm_prefetch(core::ptr::from_ref(self).cast::<i8>().add(offset), _MM_HINT_T0) };
-        }
-    }
-
     /// A round key in all four lanes.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -102,7 +93,13 @@ pub(crate) struct Row {
     lengths: [u64; 2],
 }
 
-/// From this many vectors on, counters pass 255.
+/// Vectors that a text takes with header and length lanes.
+#[inline]
+pub(crate) fn vectors(text_bytes: usize) -> usize {
+    (text_bytes.div_ceil(16) + 2).div_ceil(4)
+}
+
+/// With more vectors than these, counters pass 255.
 pub(crate) const MAX_SHORT_VECTORS: usize = 63;
 
 impl Row {
@@ -132,9 +129,8 @@ impl Row {
         aad_bytes: usize,
     ) -> Self {
         let blocks = text_bytes.div_ceil(16);
-        let lanes = blocks + 2;
-        let vectors = lanes.div_ceil(4);
-        let pad = 4 * vectors - lanes;
+        let vectors = vectors(text_bytes);
+        let pad = 4 * vectors - (blocks + 2);
         let slack = 16 * blocks - text_bytes;
         Self {
             base: packet.wrapping_sub(16 * pad),
@@ -264,6 +260,30 @@ fn turn_counter(lanes: __m512i) -> __m512i {
     _mm512_shuffle_epi8(lanes, _mm512_broadcast_i32x4(order))
 }
 
+/// Runs a block for each packet with its index constant, so that arrays over packets live in registers:
+/// the compiler would not unroll a loop of this length by itself.
+macro_rules! each_packet {
+    ($count:ident, $i:ident => $body:block) => {{
+        const { assert!($count >= 1 && $count <= 4) };
+        {
+            let $i = 0;
+            $body
+        }
+        if $count > 1 {
+            let $i = 1;
+            $body
+        }
+        if $count > 2 {
+            let $i = 2;
+            $body
+        }
+        if $count > 3 {
+            let $i = 3;
+            $body
+        }
+    }};
+}
+
 /// Ciphers and hashes the next `Z` vectors of each row. `FIRST` and `LAST` say where the group stands.
 ///
 /// # Safety
@@ -314,7 +334,7 @@ unsafe fn group<
             }
         }
     }
-    for i in 0..P {
+    each_packet!(P, i => {
         let row = rows[i];
         let key = keys[i].round_key(RK - 1);
         let mut sum = Sum::zero();
@@ -365,6 +385,6 @@ unsafe fn group<
             sum.add::<KARATSUBA>(blocks, powers, folded);
         }
         progress.hash[i] = sum.reduce::<KARATSUBA>();
-    }
+    });
     progress.offset += 64 * Z;
 }

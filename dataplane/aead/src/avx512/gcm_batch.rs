@@ -6,12 +6,12 @@ use core::arch::x86_64::*;
 use super::gcm::{self, Gcm128, Gcm192, Gcm256, GcmKey, Row};
 use super::ghash::product;
 use super::prefers_karatsuba;
-use crate::batch::{MAX_BATCH, Selection};
+use crate::batch::Selection;
 use crate::job::{Job, Verdict};
 use crate::material::Material;
 
 /// Packets worked on at once while each fits in one group of vectors.
-const INTERLEAVED: usize = 4;
+const INTERLEAVED: usize = 2;
 /// How many packets ahead keys are fetched.
 const PREFETCH_PACKETS: usize = 8;
 
@@ -82,6 +82,15 @@ fn additional_data(packet: &[u8], sequence: u64, esn: bool) -> (u128, usize) {
     }
 }
 
+/// Packets that are worked on together, made ready.
+struct Group<'a, K> {
+    /// [`INTERLEAVED`] or one.
+    count: usize,
+    at: [usize; INTERLEAVED],
+    keys: [&'a K; INTERLEAVED],
+    rows: [Row; INTERLEAVED],
+}
+
 #[target_feature(
     enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
 )]
@@ -91,75 +100,120 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
 ) where
     GcmKey<RK, PW>: GcmFamily + 'a,
 {
-    let positions = selection.positions();
-    let Some(filler) = positions
+    let vectors = |jobs: &[J], at: u8| gcm::vectors(jobs[usize::from(at)].packet_bytes() - 32);
+    let order = selection.ordered_by(|at| gcm::vectors(jobs[at].packet_bytes() - 32));
+    let mut rest = order.positions();
+    let Some(filler) = rest
         .first()
         .and_then(|&at| GcmFamily::view(jobs[usize::from(at)].material()))
     else {
         return;
     };
-    let mut keys: [&GcmKey<RK, PW>; MAX_BATCH] = [filler.key; MAX_BATCH];
-    let mut rows = [Row::EMPTY; MAX_BATCH];
-    for &at in positions {
-        let at = usize::from(at);
-        let job = &mut jobs[at];
-        let Some(view) = GcmKey::view(job.material()) else {
-            continue;
-        };
-        keys[at] = view.key;
-        let sequence = job.sequence();
-        let packet = job.packet();
-        let (aad, aad_bytes) = additional_data(packet, sequence, view.esn);
-        if J::SEAL {
-            // RFC 4106 §3.1: the IV never repeats, as the sequence number does not.
-            packet[8..16].copy_from_slice(&sequence.to_be_bytes());
+    // A group is made ready while the one before it is worked on: the processor overlaps the two, and what
+    // was stored for a row has left the store buffer when vectors are loaded from it.
+    let empty = || Group {
+        count: 0,
+        at: [0; INTERLEAVED],
+        keys: [filler.key; INTERLEAVED],
+        rows: [Row::EMPTY; INTERLEAVED],
+    };
+    let mut groups: [Group<'a, GcmKey<RK, PW>>; 2] = [empty(), empty()];
+    let mut turn = 0;
+    while let Some(&first) = rest.first() {
+        let size = vectors(jobs, first);
+        let together = size <= GV
+            && rest
+                .first_chunk::<INTERLEAVED>()
+                .is_some_and(|all| all.iter().all(|&at| vectors(jobs, at) == size));
+        let count = if together { INTERLEAVED } else { 1 };
+        for &ahead in rest.iter().skip(PREFETCH_PACKETS).take(count) {
+            prefetch(jobs[usize::from(ahead)].material());
         }
-        let iv = packet[8..].first_chunk().copied().map_or(0, u64::from_le_bytes);
-        let text_bytes = packet.len() - 32;
-        rows[at] = Row::new(packet.as_mut_ptr(), text_bytes, view.salt, iv, aad, aad_bytes);
-    }
-    let order = selection.ordered_by(|at| rows[at].vectors);
-    let mut rest = order.positions();
-    while let Some((&at, tail)) = rest.split_first() {
-        let at = usize::from(at);
-        let vectors = rows[at].vectors;
-        if let Some(four) = rest.first_chunk::<INTERLEAVED>()
-            && vectors <= GV
-            && four.iter().all(|&at| rows[usize::from(at)].vectors == vectors)
-        {
-            for &ahead in rest.iter().skip(PREFETCH_PACKETS).take(INTERLEAVED) {
-                keys[usize::from(ahead)].prefetch();
-            }
-            let at = four.map(usize::from);
-            let (keys, rows) = (at.map(|at| keys[at]), at.map(|at| &rows[at]));
-            // SAFETY: each row is a job's packet of checked length, which nothing else refers to.
-            let tags = unsafe {
-                if J::SEAL {
-                    gcm::crypt::<RK, PW, GV, INTERLEAVED, true, KARATSUBA, false>(keys, rows)
-                } else {
-                    gcm::crypt::<RK, PW, GV, INTERLEAVED, false, KARATSUBA, false>(keys, rows)
-                }
+        let group = &mut groups[turn];
+        group.count = count;
+        for (i, &at) in rest[..count].iter().enumerate() {
+            let at = usize::from(at);
+            let Some(view) = GcmKey::view(jobs[at].material()) else {
+                continue;
             };
-            for (at, tag) in at.into_iter().zip(tags) {
-                finish(&mut jobs[at], tag);
+            group.at[i] = at;
+            group.keys[i] = view.key;
+            group.rows[i] = prepare(&mut jobs[at], view.salt, view.esn);
+        }
+        rest = &rest[count..];
+        turn ^= 1;
+        crypt_group::<J, RK, PW, GV, KARATSUBA>(jobs, &groups[turn]);
+        groups[turn].count = 0;
+    }
+    crypt_group::<J, RK, PW, GV, KARATSUBA>(jobs, &groups[turn ^ 1]);
+}
+
+/// Brings a key into the cache.
+#[inline]
+fn prefetch(material: &Material) {
+    for offset in (0..size_of::<Material>()).step_by(64) {
+        // SAFETY: the address lies within the key; a prefetch faults at no address anyway.
+        unsafe {
+            _mm_prefetch(
+                core::ptr::from_ref(material).cast::<i8>().add(offset),
+                _MM_HINT_T0,
+            )
+        };
+    }
+}
+
+/// Reads what surrounds a packet's text; writes the IV of a packet to be sealed.
+#[inline]
+fn prepare<'a, J: Job<'a>>(job: &mut J, salt: [u8; 4], esn: bool) -> Row {
+    let sequence = job.sequence();
+    let packet = job.packet();
+    let (aad, aad_bytes) = additional_data(packet, sequence, esn);
+    if J::SEAL {
+        // RFC 4106 §3.1: the IV never repeats, as the sequence number does not.
+        packet[8..16].copy_from_slice(&sequence.to_be_bytes());
+    }
+    let iv = if J::SEAL {
+        sequence.to_be()
+    } else {
+        packet[8..].first_chunk().copied().map_or(0, u64::from_ne_bytes)
+    };
+    let text_bytes = packet.len() - 32;
+    Row::new(packet.as_mut_ptr(), text_bytes, salt, iv, aad, aad_bytes)
+}
+
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
+)]
+#[inline]
+fn crypt_group<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, const KARATSUBA: bool>(
+    jobs: &mut [J],
+    group: &Group<'a, GcmKey<RK, PW>>,
+) {
+    // SAFETY: each row is a job's packet of checked length, which nothing else refers to.
+    unsafe {
+        match group.count {
+            0 => {}
+            INTERLEAVED => {
+                let rows = group.rows.each_ref();
+                let tags = if J::SEAL {
+                    gcm::crypt::<RK, PW, GV, INTERLEAVED, true, KARATSUBA, false>(group.keys, rows)
+                } else {
+                    gcm::crypt::<RK, PW, GV, INTERLEAVED, false, KARATSUBA, false>(group.keys, rows)
+                };
+                for (at, tag) in group.at.into_iter().zip(tags) {
+                    finish(&mut jobs[at], tag);
+                }
             }
-            rest = &rest[INTERLEAVED..];
-        } else {
-            if let Some(&ahead) = rest.get(PREFETCH_PACKETS / 2) {
-                keys[usize::from(ahead)].prefetch();
-            }
-            let (keys, rows) = ([keys[at]], [&rows[at]]);
-            // SAFETY: as above.
-            let [tag] = unsafe {
-                match (J::SEAL, vectors > gcm::MAX_SHORT_VECTORS) {
+            _ => {
+                let (keys, rows) = ([group.keys[0]], [&group.rows[0]]);
+                let [tag] = match (J::SEAL, rows[0].vectors > gcm::MAX_SHORT_VECTORS) {
                     (true, false) => gcm::crypt::<RK, PW, GV, 1, true, KARATSUBA, false>(keys, rows),
                     (false, false) => gcm::crypt::<RK, PW, GV, 1, false, KARATSUBA, false>(keys, rows),
                     (true, true) => gcm::crypt::<RK, PW, GV, 1, true, KARATSUBA, true>(keys, rows),
                     (false, true) => gcm::crypt::<RK, PW, GV, 1, false, KARATSUBA, true>(keys, rows),
-                }
-            };
-            finish(&mut jobs[at], tag);
-            rest = tail;
+                };
+                finish(&mut jobs[group.at[0]], tag);
+            }
         }
     }
 }
