@@ -10,8 +10,13 @@ fuzz_target!(|input: ([u8; 2], u16, &[u8])| {
     let mut data = [&[0x45, 0][..], data].concat();
     let before = Sum::new().bytes(&data).checksum();
     let at = (usize::from(word) * 2).max(2);
-    let Some(field) = data.get_mut(at..at + 2) else { return };
+    let Some(field) = data.get_mut(at..at + 2) else {
+        return;
+    };
     let old = u16::from_be_bytes([field[0], field[1]]);
     field.copy_from_slice(&new);
-    assert_eq!(updated(before, old, u16::from_be_bytes(new)), Sum::new().bytes(&data).checksum());
+    assert_eq!(
+        updated(before, old, u16::from_be_bytes(new)),
+        Sum::new().bytes(&data).checksum()
+    );
 });

@@ -7,7 +7,9 @@ use wire::{Cursor, SliceCursor};
 
 fuzz_target!(|data: &[u8]| {
     let mut cursor = SliceCursor::new(data);
-    let Ok(header) = Header::parse(&mut cursor) else { return };
+    let Ok(header) = Header::parse(&mut cursor) else {
+        return;
+    };
     let mut out = [0; Repr::MAX_BYTES];
     let length = header.repr().emit(&mut out);
     assert_eq!(length, header.header_bytes());

@@ -7,7 +7,9 @@ use wire::{Cursor, SliceCursor};
 
 fuzz_target!(|data: &[u8]| {
     let mut cursor = SliceCursor::new(data);
-    let Ok(repr) = Repr::parse(&mut cursor) else { return };
+    let Ok(repr) = Repr::parse(&mut cursor) else {
+        return;
+    };
     let mut out = [0; MAX_HEADER_BYTES];
     let length = repr.emit(&mut out);
     assert_eq!((length, length), (cursor.position(), repr.header_bytes()));

@@ -25,7 +25,10 @@ fuzz_target!(|data: &[u8]| {
             ErrorMessage::parse_v4(&message)
         };
         let Ok(error) = error else { return };
-        assert_eq!(error.quoted.len() + error.extension.map_or(0, <[u8]>::len) + 8, message.len());
+        assert_eq!(
+            error.quoted.len() + error.extension.map_or(0, <[u8]>::len) + 8,
+            message.len()
+        );
         if let Some(structure) = error.extension {
             let _ = extension::find_label_stack(structure);
         }

@@ -9,7 +9,10 @@ fuzz_target!(|data: &[u8]| {
     let Ok(packet) = Packet::parse(data) else { return };
     let header = packet.header;
     assert_eq!(ipv4::HEADER_BYTES + packet.options.len(), header.header_bytes());
-    assert_eq!(header.header_bytes() + packet.payload.len(), usize::from(header.total_bytes()));
+    assert_eq!(
+        header.header_bytes() + packet.payload.len(),
+        usize::from(header.total_bytes())
+    );
     if packet.verify_checksum().is_err() {
         return;
     }
@@ -22,6 +25,9 @@ fuzz_target!(|data: &[u8]| {
     ipv4::set_protocol(bytes, IpProtocol(header.traffic_class().0));
     let again = Packet::parse(&changed).expect("lengths are unchanged");
     assert_eq!(again.verify_checksum(), Ok(()));
-    assert_eq!(again.header.fragment_offset_bytes(), header.identification() & 0xfff8);
+    assert_eq!(
+        again.header.fragment_offset_bytes(),
+        header.identification() & 0xfff8
+    );
     assert_eq!(again.header.dont_fragment(), header.dont_fragment());
 });

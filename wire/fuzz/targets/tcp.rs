@@ -6,7 +6,9 @@ use wire::SliceCursor;
 use wire::tcp::{HEADER_BYTES, Header, find_mss};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(header) = Header::parse(&mut SliceCursor::new(data)) else { return };
+    let Ok(header) = Header::parse(&mut SliceCursor::new(data)) else {
+        return;
+    };
     let options = &data[HEADER_BYTES..header.header_bytes()];
     if let Ok(Some(mss)) = find_mss(options) {
         assert_eq!(options[mss.value_at - 2..mss.value_at], [2, 4]);
