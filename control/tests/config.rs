@@ -1,5 +1,7 @@
 //! Configuration files, good and bad: what they mean, and that every fault is told with its place.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

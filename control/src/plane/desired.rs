@@ -1,0 +1,312 @@
+//! What the dataplane should hold, and what of that it was not told yet.
+//!
+//! Changes of one object that follow each other before they were sent become one update. They leave in
+//! waves: everything that a wave puts, in the order of [`Object`], and then everything that it removes, in
+//! the reverse order, so that nothing ever names what is not there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use southbound::{
+    IpPrefix, LocalAddress, Neighbour, NeighbourState, NextHop, PolicyId, PolicySpec, PortId, PortSpec,
+    RouteSpec, SaRef, SaSpec, TunnelId, TunnelSpec, Update, VrfId,
+};
+
+use super::object::Object;
+
+/// The wanted state.
+#[derive(Debug, Default)]
+pub struct Desired {
+    ports: BTreeMap<PortId, PortSpec>,
+    locals: BTreeMap<(VrfId, IpAddr), Option<PortId>>,
+    neighbours: BTreeMap<(PortId, IpAddr), NeighbourState>,
+    tunnels: BTreeMap<TunnelId, TunnelSpec>,
+    sas: BTreeMap<SaRef, SaSpec>,
+    outbound: BTreeMap<TunnelId, SaRef>,
+    routes: BTreeMap<(VrfId, IpPrefix), Vec<NextHop>>,
+    policies: BTreeMap<PolicyId, PolicySpec>,
+    changed: BTreeSet<Object>,
+    wave_puts: BTreeSet<Object>,
+    wave_removals: BTreeSet<Object>,
+}
+
+/// Sets a value of a map; whether that changed anything.
+fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    match map.get_mut(&key) {
+        Some(old) if *old == value => false,
+        Some(old) => {
+            *old = value;
+            true
+        }
+        None => {
+            map.insert(key, value);
+            true
+        }
+    }
+}
+
+impl Desired {
+    /// Wants what a `Put`, `InstallSa` or `SelectOutbound` says. Removals come by [`Self::remove`].
+    pub fn put(&mut self, update: Update) {
+        let (object, changed) = match update {
+            Update::PutPort(port) => (Object::Port(port.id), set(&mut self.ports, port.id, port)),
+            Update::PutLocalAddress(LocalAddress { vrf, address, port }) => (
+                Object::LocalAddress(vrf, address),
+                set(&mut self.locals, (vrf, address), port),
+            ),
+            Update::PutNeighbour(Neighbour { port, address, state }) => (
+                Object::Neighbour(port, address),
+                set(&mut self.neighbours, (port, address), state),
+            ),
+            Update::PutTunnel(tunnel) => (
+                Object::Tunnel(tunnel.id),
+                set(&mut self.tunnels, tunnel.id, tunnel),
+            ),
+            Update::InstallSa(sa) => (Object::Sa(sa.reference()), set(&mut self.sas, sa.reference(), sa)),
+            Update::SelectOutbound { tunnel, sa } => {
+                (Object::Outbound(tunnel), set(&mut self.outbound, tunnel, sa))
+            }
+            Update::PutRoute(RouteSpec {
+                vrf,
+                prefix,
+                next_hops,
+            }) => (
+                Object::Route(vrf, prefix),
+                set(&mut self.routes, (vrf, prefix), next_hops),
+            ),
+            Update::PutPolicy(policy) => (
+                Object::Policy(policy.id),
+                set(&mut self.policies, policy.id, policy),
+            ),
+            Update::RemovePort(_)
+            | Update::RemoveLocalAddress(_)
+            | Update::RemoveNeighbour { .. }
+            | Update::RemoveRoute { .. }
+            | Update::RemoveTunnel(_)
+            | Update::RemoveSa(_)
+            | Update::RemovePolicy(_) => {
+                debug_assert!(false, "removals go by their object");
+                return;
+            }
+        };
+        if changed {
+            self.changed.insert(object);
+        }
+    }
+
+    /// Wants `object` no longer.
+    pub fn remove(&mut self, object: Object) {
+        let was_there = match object {
+            Object::Port(id) => self.ports.remove(&id).is_some(),
+            Object::LocalAddress(vrf, address) => self.locals.remove(&(vrf, address)).is_some(),
+            Object::Neighbour(port, address) => self.neighbours.remove(&(port, address)).is_some(),
+            Object::Tunnel(id) => self.tunnels.remove(&id).is_some(),
+            Object::Sa(sa) => self.sas.remove(&sa).is_some(),
+            Object::Outbound(tunnel) => self.outbound.remove(&tunnel).is_some(),
+            Object::Route(vrf, prefix) => self.routes.remove(&(vrf, prefix)).is_some(),
+            Object::Policy(id) => self.policies.remove(&id).is_some(),
+        };
+        if was_there {
+            self.changed.insert(object);
+        }
+    }
+
+    /// The update that brings `object` about; `None` where it is not wanted.
+    #[must_use]
+    pub fn update(&self, object: &Object) -> Option<Update> {
+        Some(match *object {
+            Object::Port(id) => Update::PutPort(self.ports.get(&id)?.clone()),
+            Object::LocalAddress(vrf, address) => Update::PutLocalAddress(LocalAddress {
+                vrf,
+                address,
+                port: *self.locals.get(&(vrf, address))?,
+            }),
+            Object::Neighbour(port, address) => Update::PutNeighbour(Neighbour {
+                port,
+                address,
+                state: *self.neighbours.get(&(port, address))?,
+            }),
+            Object::Tunnel(id) => Update::PutTunnel(self.tunnels.get(&id)?.clone()),
+            Object::Sa(sa) => Update::InstallSa(self.sas.get(&sa)?.clone()),
+            Object::Outbound(tunnel) => Update::SelectOutbound {
+                tunnel,
+                sa: *self.outbound.get(&tunnel)?,
+            },
+            Object::Route(vrf, prefix) => Update::PutRoute(RouteSpec {
+                vrf,
+                prefix,
+                next_hops: self.routes.get(&(vrf, prefix))?.clone(),
+            }),
+            Object::Policy(id) => Update::PutPolicy(self.policies.get(&id)?.clone()),
+        })
+    }
+
+    /// Every wanted object, in the order of installation.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let ports = self.ports.keys().map(|id| Object::Port(*id));
+        let locals = self
+            .locals
+            .keys()
+            .map(|(vrf, address)| Object::LocalAddress(*vrf, *address));
+        let neighbours = self
+            .neighbours
+            .keys()
+            .map(|(port, address)| Object::Neighbour(*port, *address));
+        let tunnels = self.tunnels.keys().map(|id| Object::Tunnel(*id));
+        let sas = self.sas.keys().map(|sa| Object::Sa(*sa));
+        let outbound = self.outbound.keys().map(|tunnel| Object::Outbound(*tunnel));
+        let routes = self
+            .routes
+            .keys()
+            .map(|(vrf, prefix)| Object::Route(*vrf, *prefix));
+        let policies = self.policies.keys().map(|id| Object::Policy(*id));
+        ports
+            .chain(locals)
+            .chain(neighbours)
+            .chain(tunnels)
+            .chain(sas)
+            .chain(outbound)
+            .chain(routes)
+            .chain(policies)
+    }
+
+    /// The wanted objects that fit, to be looked at while others change.
+    pub(crate) fn objects_where(&self, fits: impl Fn(&Object) -> bool) -> Vec<Object> {
+        self.objects().filter(fits).collect()
+    }
+
+    /// The wanted next hops of a route.
+    #[must_use]
+    pub fn next_hops(&self, vrf: VrfId, prefix: IpPrefix) -> Option<&[NextHop]> {
+        self.routes.get(&(vrf, prefix)).map(Vec::as_slice)
+    }
+
+    /// Marks everything untold, for a dataplane of which nothing is known; forgets removals, since a sweep
+    /// does them.
+    pub fn mark_all(&mut self) {
+        self.wave_puts.clear();
+        self.wave_removals.clear();
+        self.changed = self.objects().collect();
+    }
+
+    /// Whether nothing is left to tell.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.changed.is_empty() && self.wave_puts.is_empty() && self.wave_removals.is_empty()
+    }
+
+    /// The next updates to send, at most `limit`, with the objects that they name.
+    pub fn take(&mut self, limit: usize) -> Vec<(Object, Update)> {
+        if self.wave_puts.is_empty() && self.wave_removals.is_empty() {
+            for object in std::mem::take(&mut self.changed) {
+                if self.update(&object).is_some() {
+                    self.wave_puts.insert(object);
+                } else {
+                    self.wave_removals.insert(object);
+                }
+            }
+        }
+        let mut updates = Vec::new();
+        while updates.len() < limit {
+            if let Some(object) = self.wave_puts.pop_first() {
+                // What was changed again since is told as it is now, and need not be told again.
+                self.changed.remove(&object);
+                match self.update(&object) {
+                    Some(update) => updates.push((object, update)),
+                    None => {
+                        self.changed.insert(object);
+                    }
+                }
+            } else if let Some(object) = self.wave_removals.pop_last() {
+                if self.update(&object).is_some() {
+                    self.changed.insert(object);
+                } else if let Some(update) = object.removal() {
+                    self.changed.remove(&object);
+                    updates.push((object, update));
+                }
+            } else {
+                break;
+            }
+        }
+        updates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use southbound::{ForwardingPlane, Recorder};
+
+    use super::*;
+
+    fn route(number: u8, hop: NextHop) -> Update {
+        Update::PutRoute(RouteSpec {
+            vrf: VrfId::MAIN,
+            prefix: IpPrefix::new(IpAddr::from([10, number, 0, 0]), 16).unwrap(),
+            next_hops: vec![hop],
+        })
+    }
+
+    fn local(number: u8) -> Update {
+        Update::PutLocalAddress(LocalAddress {
+            vrf: VrfId::MAIN,
+            address: IpAddr::from([10, 0, 0, number]),
+            port: None,
+        })
+    }
+
+    #[test]
+    fn puts_go_in_order_and_removals_in_reverse() {
+        let mut desired = Desired::default();
+        desired.put(route(1, NextHop::Kernel));
+        desired.put(local(1));
+        let kinds: Vec<_> = desired.take(10).into_iter().map(|(object, _)| object).collect();
+        assert!(matches!(kinds[..], [Object::LocalAddress(..), Object::Route(..)]));
+        for object in kinds {
+            desired.remove(object);
+        }
+        let kinds: Vec<_> = desired.take(10).into_iter().map(|(object, _)| object).collect();
+        assert!(matches!(kinds[..], [Object::Route(..), Object::LocalAddress(..)]));
+        assert!(desired.is_told());
+    }
+
+    #[test]
+    fn what_does_not_change_is_not_told() {
+        let mut desired = Desired::default();
+        desired.put(local(1));
+        assert_eq!(desired.take(10).len(), 1);
+        desired.put(local(1));
+        assert!(desired.is_told());
+    }
+
+    proptest! {
+        /// Whatever the changes and the moments of sending, the dataplane ends with what is wanted.
+        #[test]
+        fn fault_76_churn_converges(steps in proptest::collection::vec((0u8..4, 0u8..6, 0u8..3, 0usize..4), 0..80)) {
+            let mut desired = Desired::default();
+            let mut recorder = Recorder::default();
+            for (kind, number, value, send) in steps {
+                let hop = [NextHop::Kernel, NextHop::Blackhole, NextHop::Local][usize::from(value)];
+                match kind {
+                    0 => desired.put(route(number, hop)),
+                    1 => desired.put(local(number)),
+                    2 => desired.remove(Object::Route(VrfId::MAIN, IpPrefix::new(IpAddr::from([10, number, 0, 0]), 16).unwrap())),
+                    _ => desired.remove(Object::LocalAddress(VrfId::MAIN, IpAddr::from([10, 0, 0, number]))),
+                }
+                for (_, update) in desired.take(send) {
+                    recorder.apply(1, update).unwrap();
+                }
+            }
+            while !desired.is_told() {
+                for (_, update) in desired.take(3) {
+                    recorder.apply(1, update).unwrap();
+                }
+            }
+            let mut wanted: Vec<_> = desired.objects().filter_map(|object| desired.update(&object)).map(|u| format!("{u:?}")).collect();
+            let mut held: Vec<_> = recorder.installed().map(|u| format!("{u:?}")).collect();
+            wanted.sort();
+            held.sort();
+            prop_assert_eq!(wanted, held);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Names of what the dataplane holds.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use southbound::{IpPrefix, LocalAddress, PolicyId, PortId, SaRef, TunnelId, Update, VrfId};
+
+/// An object of the dataplane. The order of the variants is the order of installation: nothing names what
+/// comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// A port.
+    Port(PortId),
+    /// An address of this gateway.
+    LocalAddress(VrfId, IpAddr),
+    /// A neighbour.
+    Neighbour(PortId, IpAddr),
+    /// A tunnel.
+    Tunnel(TunnelId),
+    /// An SA.
+    Sa(SaRef),
+    /// The outbound SA that a tunnel uses.
+    Outbound(TunnelId),
+    /// A route.
+    Route(VrfId, IpPrefix),
+    /// A rule of the SPD.
+    Policy(PolicyId),
+}
+
+impl Object {
+    /// The object that an update brings about; `None` for removals.
+    #[must_use]
+    pub fn of(update: &Update) -> Option<Self> {
+        Some(match update {
+            Update::PutPort(port) => Self::Port(port.id),
+            Update::PutLocalAddress(local) => Self::LocalAddress(local.vrf, local.address),
+            Update::PutNeighbour(neighbour) => Self::Neighbour(neighbour.port, neighbour.address),
+            Update::PutTunnel(tunnel) => Self::Tunnel(tunnel.id),
+            Update::InstallSa(sa) => Self::Sa(sa.reference()),
+            Update::SelectOutbound { tunnel, .. } => Self::Outbound(*tunnel),
+            Update::PutRoute(route) => Self::Route(route.vrf, route.prefix),
+            Update::PutPolicy(policy) => Self::Policy(policy.id),
+            _ => return None,
+        })
+    }
+
+    /// The update that takes it away; `None` where it goes with what it belongs to.
+    #[must_use]
+    pub fn removal(&self) -> Option<Update> {
+        Some(match *self {
+            Self::Port(port) => Update::RemovePort(port),
+            Self::LocalAddress(vrf, address) => Update::RemoveLocalAddress(LocalAddress {
+                vrf,
+                address,
+                port: None,
+            }),
+            Self::Neighbour(port, address) => Update::RemoveNeighbour { port, address },
+            Self::Tunnel(tunnel) => Update::RemoveTunnel(tunnel),
+            Self::Sa(sa) => Update::RemoveSa(sa),
+            Self::Outbound(_) => return None,
+            Self::Route(vrf, prefix) => Update::RemoveRoute { vrf, prefix },
+            Self::Policy(policy) => Update::RemovePolicy(policy),
+        })
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(formatter, "port {}", port.0),
+            Self::LocalAddress(_, address) => write!(formatter, "local address {address}"),
+            Self::Neighbour(port, address) => write!(formatter, "neighbour {address} on port {}", port.0),
+            Self::Tunnel(tunnel) => write!(formatter, "tunnel {}", tunnel.0),
+            Self::Sa(sa) => write!(
+                formatter,
+                "{} SA {:#010x} to {}",
+                match sa.direction {
+                    southbound::SaDirection::Inbound => "inbound",
+                    southbound::SaDirection::Outbound => "outbound",
+                },
+                sa.spi,
+                sa.destination
+            ),
+            Self::Outbound(tunnel) => write!(formatter, "choice of SA of tunnel {}", tunnel.0),
+            Self::Route(vrf, prefix) => write!(formatter, "route {prefix} in table {}", vrf.0),
+            Self::Policy(policy) => write!(formatter, "policy {}", policy.0),
+        }
+    }
+}
