@@ -159,7 +159,8 @@ fn ipv6_transit<'p>(mut packet: impl Cursor<'p>, next_header: IpProtocol) -> Res
 
 /// Passes over the extension headers before the fragment header or the upper layer (RFC 8200 section 4.1).
 ///
-/// Unlike `ipv6::walk_extensions` it stops behind a fragment header, because only what that says is said by
+/// What it takes is what `ipv6::walk_extensions` walks through as well, for that is what the dataplane does next.
+/// Unlike that it stops behind a fragment header, because only what that says is said by
 /// every fragment, and at a routing header that is not at its end, because that is the kernel's to follow.
 #[inline(always)]
 fn ipv6_to_local<'p>(
@@ -169,13 +170,12 @@ fn ipv6_to_local<'p>(
     destination: Ipv6Addr,
 ) -> Result<Verdict, Malformed> {
     let mut protocol = next_header;
+    let mut walked_headers = 0;
     let mut walked_bytes = 0;
-    for _ in 0..MAX_EXTENSIONS {
-        if protocol != IpProtocol::HOP_BY_HOP
-            && protocol != IpProtocol::ROUTING
-            && protocol != IpProtocol::DESTINATION_OPTIONS
-        {
-            break;
+    while walked_headers < MAX_EXTENSIONS && is_extension(protocol) {
+        // Elsewhere than first it is no hop-by-hop header (RFC 8200 section 4.1).
+        if protocol == IpProtocol::HOP_BY_HOP && walked_headers != 0 {
+            return Ok(NOT_OURS);
         }
         let extension = take::<8>(&mut packet)?;
         // Segments left: this is not the last destination (RFC 8200 section 4.4).
@@ -189,9 +189,13 @@ fn ipv6_to_local<'p>(
         }
         packet.skip(rest_bytes).ok_or(Malformed)?;
         protocol = IpProtocol(extension[0]);
+        walked_headers += 1;
     }
     let mut is_fragment = false;
     if protocol == IpProtocol::FRAGMENT {
+        if walked_headers == MAX_EXTENSIONS {
+            return Ok(NOT_OURS);
+        }
         let fragment = take_fragment(&mut packet)?;
         protocol = fragment.protocol;
         // With offset zero and none to follow this is a whole packet (RFC 6946).
@@ -206,6 +210,15 @@ fn ipv6_to_local<'p>(
             destination,
         },
         icmpv6_error,
+    )
+}
+
+/// A header between IPv6's own and the upper layer's, other than a fragment's.
+#[inline(always)]
+fn is_extension(protocol: IpProtocol) -> bool {
+    matches!(
+        protocol,
+        IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS
     )
 }
 
