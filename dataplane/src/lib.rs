@@ -9,6 +9,7 @@ pub mod hold;
 pub mod icmp_limit;
 pub mod link_watch;
 pub mod mss_clamp;
+pub mod ports;
 pub mod privileges;
 pub mod reassembly;
 pub mod sa;

@@ -34,25 +34,28 @@ const CENSUS_INTERVAL_NS: u64 = 100_000_000;
 /// How long an idle worker sleeps at most; shorter while frames are in flight or packets wait.
 const SLEEP_MS: u16 = 100;
 const SHORT_SLEEP_MS: u16 = 5;
-/// How long the chunks of a closed zero-copy queue stay out of use: the driver lets go of them some time after.
-const SETTLING_NS: u64 = 2_000_000_000;
 
 /// What the main thread tells a worker.
 #[derive(Debug)]
 pub enum Command<'u> {
-    /// Serve this queue of the port in this place.
-    Add(PortSlot, PortQueue<'u>),
-    /// Close this queue; [`Report::Removed`] follows.
+    /// Serve this queue of the port in this place; [`Report::Filled`] follows.
+    Add(PortSlot, Box<PortQueue<'u>>),
+    /// Serve this queue no more; [`Report::Removed`] follows.
     Remove(QueueId),
+    /// Put what the kernel had of a closed queue into the pool.
+    Reclaim(ClosedQueue<'u>),
     /// Close every queue, and end.
     Stop,
 }
 
 /// What a worker tells the main thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// The queue is closed.
-    Removed(QueueId),
+#[derive(Debug)]
+pub enum Report<'u> {
+    /// The kernel has chunks to receive into: packets may be steered to the queue.
+    Filled(QueueId),
+    /// The queue is served no more. Closing it is the main thread's, after the program is detached: closed under traffic,
+    /// zero-copy sockets have hung NICs.
+    Removed(Box<PortQueue<'u>>),
     /// The queue does not move any more, or has lost its device: remove it and bind it anew.
     Broken(QueueId),
 }
@@ -90,7 +93,7 @@ pub struct Parts<'u> {
     /// From the main thread.
     pub commands: Receiver<Command<'u>>,
     /// To the main thread.
-    pub reports: Sender<Report>,
+    pub reports: Sender<Report<'u>>,
     /// The host's side.
     pub tap: Option<Arc<Tap>>,
     /// Whether this worker reads the TAP; one of them does.
@@ -106,11 +109,6 @@ struct Served<'u> {
     is_broken: bool,
 }
 
-struct Settling<'u> {
-    closed: ClosedQueue<'u>,
-    until_ns: u64,
-}
-
 /// One worker. See the module's text.
 pub struct Worker<'u> {
     parts: Parts<'u>,
@@ -118,7 +116,6 @@ pub struct Worker<'u> {
     queues: Vec<Served<'u>>,
     /// Which of `queues` a packet leaves by, for each place of a port.
     egress: [Option<usize>; PORT_SLOTS],
-    settling: Vec<Settling<'u>>,
     batch: Box<Batch<'u>>,
     hold: Hold<'u>,
     limit: IcmpLimit,
@@ -142,7 +139,6 @@ impl<'u> Worker<'u> {
             pool,
             queues: Vec::with_capacity(2 * PORT_SLOTS),
             egress: [None; PORT_SLOTS],
-            settling: Vec::new(),
             batch: Box::default(),
             hold: Hold::new(),
             limit: IcmpLimit::new(),
@@ -193,7 +189,7 @@ impl<'u> Worker<'u> {
             Ordering::Relaxed,
         );
         self.parts.counters.add(WorkerCounter::Polls, 1);
-        self.obey(now_ns);
+        self.obey();
         let mut packets = 0;
         for index in 0..self.queues.len() {
             packets += self.receive(index, now_ns);
@@ -396,21 +392,28 @@ impl<'u> Worker<'u> {
         }
     }
 
-    fn obey(&mut self, now_ns: u64) {
+    fn obey(&mut self) {
         if self.parts.commands.is_empty() {
             return;
         }
         while let Ok(command) = self.parts.commands.try_recv() {
             match command {
-                Command::Add(slot, queue) => {
+                Command::Add(slot, mut queue) => {
+                    queue.refill(&mut self.pool);
+                    queue.wake();
+                    // The main thread outlives its workers; a test may not care. So below.
+                    let _ = self.parts.reports.send(Report::Filled(queue.id()));
                     self.queues.push(Served {
                         slot,
-                        queue,
+                        queue: *queue,
                         watch: Watch::default(),
                         is_broken: false,
                     });
                 }
-                Command::Remove(id) => self.remove(id, now_ns),
+                Command::Remove(id) => self.remove(id),
+                Command::Reclaim(closed) => {
+                    closed.reclaim(&mut self.pool);
+                }
                 Command::Stop => self.is_stopping = true,
             }
         }
@@ -422,30 +425,22 @@ impl<'u> Worker<'u> {
         }
     }
 
-    fn remove(&mut self, id: QueueId, now_ns: u64) {
+    fn remove(&mut self, id: QueueId) {
         while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
             let mut served = self.queues.swap_remove(index);
             served.queue.complete(&mut self.pool);
             // What was received and not walked yet is lost with the socket, and was never counted as received.
-            let closed = served.queue.close();
-            if closed.settles_slowly() {
-                self.settling.push(Settling {
-                    closed,
-                    until_ns: now_ns + SETTLING_NS,
-                });
-            } else {
-                closed.reclaim(&mut self.pool);
-            }
+            let _ = self.parts.reports.send(Report::Removed(Box::new(served.queue)));
         }
-        // The main thread outlives its workers; a test may not care.
-        let _ = self.parts.reports.send(Report::Removed(id));
     }
 
+    /// At the end: sockets that are still here close with the process, their program detached or not.
     fn close_all(&mut self) {
-        let now_ns = now_ns();
-        let ids: Vec<_> = self.queues.iter().map(|served| served.queue.id()).collect();
-        for id in ids {
-            self.remove(id, now_ns);
+        for served in self.queues.drain(..) {
+            let closed = served.queue.close();
+            if !closed.settles_slowly() {
+                closed.reclaim(&mut self.pool);
+            }
         }
         let (counters, pool) = (&self.parts.counters, &mut self.pool);
         self.hold.drain(|held| {
@@ -456,16 +451,8 @@ impl<'u> Worker<'u> {
         self.parts.reader.park();
     }
 
-    /// Once in a while: frames of closed queues come home, queues that stand still are helped, levels are written down.
+    /// Once in a while: queues that stand still are helped, levels are written down.
     fn take_census(&mut self, now_ns: u64) {
-        let mut index = 0;
-        while let Some(settling) = self.settling.get(index) {
-            if settling.until_ns <= now_ns {
-                self.settling.swap_remove(index).closed.reclaim(&mut self.pool);
-            } else {
-                index += 1;
-            }
-        }
         let view = self.parts.reader.pin();
         let counters = &self.parts.counters;
         let (mut fill, mut transmit) = (0, 0);
@@ -512,12 +499,7 @@ impl<'u> Worker<'u> {
         counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
         counters.set(WorkerCounter::FramesFill, fill);
         counters.set(WorkerCounter::FramesTransmit, transmit);
-        let settling: u64 = self
-            .settling
-            .iter()
-            .map(|settling| u64::from(settling.closed.chunks()))
-            .sum();
-        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64 + settling);
+        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64);
     }
 
     fn sleep(&mut self) {

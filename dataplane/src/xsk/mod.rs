@@ -10,6 +10,7 @@
 //! | `socket` | the system calls of one AF_XDP socket |
 //! | `queue` | [`PortQueue`], four rings and a socket in the hands of a worker |
 //! | `bind` | binding a queue, best mode first |
+//! | `ethtool` | queues and offloads of a device |
 //! | `wait` | sleeping without packets |
 //! | `watch` | sees a queue that stands still |
 //! | `memory` | the same rings without a kernel (feature `testing`) |
@@ -32,6 +33,7 @@
 
 mod bind;
 mod custody;
+pub mod ethtool;
 mod frame;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
