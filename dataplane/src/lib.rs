@@ -13,6 +13,7 @@ pub mod ports;
 pub mod privileges;
 pub mod reassembly;
 pub mod sa;
+pub mod server;
 pub mod stage;
 mod sync;
 pub mod tables;
