@@ -25,6 +25,8 @@ pub struct InboundTerms {
     pub selectors: Selectors,
     /// Limits of use.
     pub lifetime: Lifetime,
+    /// Cipher and integrity.
+    pub transform: southbound::Transform,
     // What was last reported by `has_moved`.
     reported: AtomicU64,
 }
@@ -40,6 +42,7 @@ impl InboundTerms {
             udp: spec.udp,
             selectors: Selectors::new(spec.selectors.clone()),
             lifetime: spec.lifetime,
+            transform: spec.transform,
             reported: AtomicU64::new(0),
         }
     }
@@ -224,12 +227,14 @@ impl InboundSa {
             .map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Takes the changeable parts of `spec` over.
-    pub(crate) fn amend(&self, spec: &SaSpec, guard: &Guard) {
-        if self.terms(guard).lifetime != spec.lifetime {
+    /// Takes the changeable parts of `spec` over; tells whether the lifetime changed.
+    pub(crate) fn amend(&self, spec: &SaSpec, guard: &Guard) -> bool {
+        let lifetime_changed = self.terms(guard).lifetime != spec.lifetime;
+        if lifetime_changed {
             self.usage.relax(&spec.lifetime);
         }
         self.terms.replace(InboundTerms::new(spec), guard);
+        lifetime_changed
     }
 
     /// Bytes beside the object itself, as far as they are known.

@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use esp_aead::{ESP_HEADER_BYTES, KeyError, SealKey, Transform};
 use southbound::{Lifetime, Mode, SaRef, SaSpec};
@@ -13,6 +13,13 @@ use crate::tables::publish::{Always, Guard};
 /// Pad length and next header (RFC 4303 section 2).
 const TRAILER_BYTES: u16 = 2;
 
+const IPV6: u8 = 1;
+const UDP: u8 = 2;
+
+fn outer(spec: &SaSpec) -> u8 {
+    u8::from(spec.local.is_ipv6()) * IPV6 | u8::from(spec.udp.is_some()) * UDP
+}
+
 /// What of an outbound SA may change while it is used.
 #[derive(Debug)]
 pub struct OutboundTerms {
@@ -22,6 +29,8 @@ pub struct OutboundTerms {
     pub template: OuterTemplate,
     /// Limits of use.
     pub lifetime: Lifetime,
+    /// Cipher and integrity.
+    pub transform: southbound::Transform,
 }
 
 impl OutboundTerms {
@@ -32,6 +41,7 @@ impl OutboundTerms {
             sa: spec.reference(),
             template: OuterTemplate::new(spec),
             lifetime: spec.lifetime,
+            transform: spec.transform,
         }
     }
 }
@@ -48,8 +58,8 @@ pub struct OutboundSa {
     installed_seconds: u32,
     sizes: EspSizes,
     transport_mode: bool,
-    ipv6: bool,
-    udp: bool,
+    // IPV6 and UDP, for sizes.
+    outer: AtomicU8,
     near_end_raised: AtomicBool,
     key: SealKey,
 }
@@ -75,8 +85,7 @@ impl OutboundSa {
             installed_seconds: u32::try_from(now_seconds).unwrap_or(u32::MAX),
             sizes: EspSizes::of(spec.transform),
             transport_mode: spec.mode == Mode::Transport,
-            ipv6: spec.local.is_ipv6(),
-            udp: spec.udp.is_some(),
+            outer: AtomicU8::new(outer(spec)),
             near_end_raised: AtomicBool::new(false),
             key: SealKey::new(transform, spec.key.expose())?,
         })
@@ -193,8 +202,9 @@ impl OutboundSa {
     #[inline]
     #[must_use]
     pub fn inner_mtu_bytes(&self, outer_bytes: u16) -> u16 {
-        let ip_bytes: u16 = if self.ipv6 { 40 } else { 20 };
-        let udp_bytes: u16 = if self.udp { 8 } else { 0 };
+        let outer = self.outer.load(Ordering::Relaxed);
+        let ip_bytes: u16 = if outer & IPV6 != 0 { 40 } else { 20 };
+        let udp_bytes: u16 = if outer & UDP != 0 { 8 } else { 0 };
         let overhead_bytes = ip_bytes
             + udp_bytes
             + ESP_HEADER_BYTES as u16
@@ -214,20 +224,18 @@ impl OutboundSa {
     #[inline]
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
-        self.ipv6
+        self.outer.load(Ordering::Relaxed) & IPV6 != 0
     }
 
-    /// Takes the changeable parts of `spec` over.
-    pub(crate) fn amend(&self, spec: &SaSpec, guard: &Guard) {
-        if self.terms(guard).lifetime != spec.lifetime {
+    /// Takes the changeable parts of `spec` over; tells whether the lifetime changed.
+    pub(crate) fn amend(&self, spec: &SaSpec, guard: &Guard) -> bool {
+        let lifetime_changed = self.terms(guard).lifetime != spec.lifetime;
+        if lifetime_changed {
             self.usage.relax(&spec.lifetime);
         }
+        self.outer.store(outer(spec), Ordering::Relaxed);
         self.terms.replace(OutboundTerms::new(spec), guard);
-    }
-
-    /// Whether only [`Self::amend`] is needed to become `spec`: family and UDP encapsulation are fixed.
-    pub(crate) fn is_amendable(&self, spec: &SaSpec) -> bool {
-        self.ipv6 == spec.local.is_ipv6() && self.udp == spec.udp.is_some()
+        lifetime_changed
     }
 
     /// The peer's address of the name.

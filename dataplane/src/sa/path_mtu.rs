@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Least outer MTU that is believed of an IPv4 path: what every host takes (RFC 791 section 3.1). A router
 /// that claims less is not believed (RFC 1191 section 3 allows 68, which would be an amplifier).
-pub const FLOOR_V4_BYTES: u16 = 576;
+pub(super) const FLOOR_V4_BYTES: u16 = 576;
 /// Least MTU of an IPv6 path (RFC 8200 section 5).
-pub const FLOOR_V6_BYTES: u16 = 1280;
+pub(super) const FLOOR_V6_BYTES: u16 = 1280;
 
 /// How long a learned value stands before the path is tried anew (RFC 1191 section 6.3: 10 minutes).
 const KEPT_SECONDS: u64 = 600;

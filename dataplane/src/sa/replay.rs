@@ -32,6 +32,9 @@ pub enum Refusal {
 const NUMBERS_PER_WORD: u64 = 48;
 const BITS: u64 = (1 << NUMBERS_PER_WORD) - 1;
 
+/// Farther ahead of `top` than any number that [`ReplayState::infer`] gives.
+const BEYOND: u64 = 1 << 33;
+
 /// Most laps that `top` moves in one step; far below the 2^15 at which laps would be mistaken.
 const STEP_LAPS: u64 = 1 << 13;
 
@@ -128,14 +131,15 @@ impl ReplayState {
     /// Accepts `number`, exactly once among all workers; only after its ICV was found right.
     ///
     /// # Errors
-    /// [`Refusal`] where another worker accepted it, or the window went on, since [`Self::check`].
+    /// [`Refusal`] where another worker accepted it, or the window went on, since [`Self::check`]; also for a
+    /// number that [`Self::infer`] cannot have given.
     #[inline]
     pub fn commit(&self, number: u64) -> Result<(), Refusal> {
         if self.words.is_empty() {
             self.top.fetch_max(number, Ordering::Relaxed);
             return Ok(());
         }
-        if number == 0 {
+        if number == 0 || number.saturating_sub(self.top()) > BEYOND {
             return Err(Refusal::TooOld);
         }
         self.advance(number);
@@ -259,18 +263,42 @@ mod tests {
         ReplayState::new(Some(ReplayWindow::new(width).unwrap()), extended)
     }
 
+    /// A window that has accepted everything up to `top`.
+    fn state_at(width: u32, top: u64) -> ReplayState {
+        let state = state(width, true);
+        state.top.store(top, Ordering::Relaxed);
+        let block = top / NUMBERS_PER_WORD;
+        for block in (block + 1).saturating_sub(state.words.len() as u64)..=block {
+            let place = state.place(block * NUMBERS_PER_WORD);
+            let after = (block + 1).saturating_mul(NUMBERS_PER_WORD) - 1;
+            let seen = if after <= top {
+                BITS
+            } else {
+                (1 << (top % NUMBERS_PER_WORD + 1)) - 1
+            };
+            state.words[place.word].store(tagged(place.lap) | seen, Ordering::Relaxed);
+        }
+        state
+    }
+
     /// Everything accepted so far, remembered forever.
     struct Model {
         accepted: HashSet<u64>,
+        start: u64,
         top: u64,
         width: u64,
     }
 
     impl Model {
         fn new(width: u32) -> Self {
+            Self::at(width, 0)
+        }
+
+        fn at(width: u32, top: u64) -> Self {
             Self {
                 accepted: HashSet::new(),
-                top: 0,
+                start: top,
+                top,
                 width: u64::from(width),
             }
         }
@@ -278,7 +306,7 @@ mod tests {
         fn verdict(&self, number: u64) -> Result<(), Refusal> {
             if number == 0 || number <= self.top && self.top - number >= self.width {
                 Err(Refusal::TooOld)
-            } else if self.accepted.contains(&number) {
+            } else if number <= self.start || self.accepted.contains(&number) {
                 Err(Refusal::Replayed)
             } else {
                 Ok(())
@@ -346,7 +374,7 @@ mod tests {
 
     #[test]
     fn fault_44_the_high_half_follows_across_the_wrap_and_the_end_of_all() {
-        let window = state(64, true);
+        let window = state_at(64, 0xffff_ff00);
         for number in [0xffff_fff0u64, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0005] {
             assert_eq!(window.infer(number as u32), Some(number));
             window.commit(number).unwrap();
@@ -359,10 +387,17 @@ mod tests {
             None,
             "before the first number of all"
         );
-        let window = state(64, true);
+        let window = state_at(64, u64::MAX - 3);
         window.commit(u64::MAX).unwrap();
         assert_eq!(window.infer(0), None, "beyond the last number of all");
         assert_eq!(window.commit(u64::MAX), Err(Refusal::Replayed));
+    }
+
+    #[test]
+    fn a_number_beyond_all_inference_is_refused_at_once() {
+        let window = state(64, true);
+        assert_eq!(window.commit(u64::MAX), Err(Refusal::TooOld));
+        assert_eq!(window.top(), 0);
     }
 
     #[test]
@@ -428,15 +463,15 @@ mod tests {
         #[test]
         fn fault_43_the_window_agrees_with_a_perfect_memory(
             log in 6u32..13,
-            start in prop_oneof![Just(1u64), 0xffff_0000u64..0x1_0001_0000, (u64::MAX - (1 << 33))..(u64::MAX - (1 << 32))],
+            start in prop_oneof![Just(0u64), 0xffff_0000u64..0x1_0001_0000, (u64::MAX - (1 << 33))..(u64::MAX - (1 << 32))],
             moves in proptest::collection::vec(prop_oneof![
                 8 => -200i64..200,
                 4 => -9000i64..9000,
-                1 => 0i64..1 << 31,
+                1 => 0i64..1 << 25,
             ], 1..400),
         ) {
             let width = 1u32 << log;
-            let (window, mut model) = (state(width, true), Model::new(width));
+            let (window, mut model) = (state_at(width, start), Model::at(width, start));
             let mut at = start;
             for step in moves {
                 at = at.saturating_add_signed(step);
@@ -450,11 +485,7 @@ mod tests {
             log in 6u32..17, top in prop_oneof![0u64..1 << 34, any::<u64>()], low in any::<u32>(), near in -70_000i64..70_000, take_near in any::<bool>(),
         ) {
             let width = 1u32 << log;
-            let (window, mut model) = (state(width, true), Model::new(width));
-            if top > 0 {
-                window.commit(top).unwrap();
-                model.top = top;
-            }
+            let (window, model) = (state_at(width, top), Model::at(width, top));
             let low = if take_near { top.wrapping_add_signed(near) as u32 } else { low };
             prop_assert_eq!(window.infer(low), model.infer(low));
         }

@@ -33,6 +33,30 @@ impl Flow {
     }
 }
 
+impl From<&wire::flow::Tuple> for Flow {
+    fn from(tuple: &wire::flow::Tuple) -> Self {
+        use wire::flow::UpperSelector;
+        Self {
+            source: tuple.source,
+            destination: tuple.destination,
+            protocol: tuple.protocol.0,
+            ports: match tuple.upper {
+                UpperSelector::Ports { source, destination } => Some((source, destination)),
+                UpperSelector::Icmp { kind, code } => {
+                    let both = u16::from_be_bytes([kind, code]);
+                    Some((both, both))
+                }
+                // RFC 7296 section 3.13.1: the type stands in the high bits, as ICMP's does.
+                UpperSelector::Mobility { kind } => {
+                    let both = u16::from_be_bytes([kind, 0]);
+                    Some((both, both))
+                }
+                UpperSelector::None | UpperSelector::Opaque => None,
+            },
+        }
+    }
+}
+
 /// The selectors of an inbound SA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selectors(Box<[SelectorPair]>);

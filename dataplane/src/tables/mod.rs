@@ -20,6 +20,7 @@ pub mod publish;
 mod sad;
 mod spd;
 mod vrf;
+mod writer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use adjacency::{
 pub use port::{PortInfo, PortLink, PortSlot};
 pub use spd::Decision;
 pub use vrf::VrfIndex;
+pub use writer::{Memory, Writer};
 
 use crate::sa::{Flow, InboundSa, OutboundSa, Tunnel, TunnelIndex};
 use adjacency::{Kind, Link, Multipath};

@@ -252,6 +252,12 @@ impl Numbers {
             .map_err(|_| Full)
     }
 
+    /// How many are out, those included that readers may still remember.
+    #[must_use]
+    pub fn out(&self) -> usize {
+        (self.next.load(Ordering::Relaxed) as usize).saturating_sub(self.free.len())
+    }
+
     /// Gives `number` back once every guard of now is gone.
     pub fn give_back(&self, number: u32, guard: &Guard) {
         let free = Arc::clone(&self.free);

@@ -6,11 +6,13 @@
 //!  node:  path (the bits above depth), outside (for addresses that leave the path), 16 entries
 //! ```
 
-use std::sync::Arc;
+mod writer;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::AdjacencyIndex;
-use super::publish::{Full, Growing, Guard, Numbers};
+use super::publish::Growing;
+pub(crate) use writer::{TableV6, WriterV6};
 
 /// Set in an entry that leads to a node rather than to an adjacency.
 const CHILD: u32 = 1 << 31;

@@ -5,20 +5,19 @@
 //! root, which shares all deeper nodes, when it has many. Entries are written in place: each address sees
 //! the old route or the new one.
 
-use std::sync::Arc;
+mod writer;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::AdjacencyIndex;
-use super::publish::{Always, Full, Growing, Guard, Numbers};
+use super::publish::Growing;
+pub(crate) use writer::{TableV4, WriterV4};
 
 /// Set in an entry that leads to a node rather than to an adjacency.
 const CHILD: u32 = 1 << 31;
 
 const WIDE: usize = 256;
 const NARROW: usize = 16;
-
-/// Routes at which a table gets the large root.
-const LARGE_ROUTES: usize = 512;
 
 /// The nodes of all tables.
 pub(crate) struct NodesV4 {
