@@ -1,18 +1,29 @@
 //! IKEv2 (RFC 7296), sans-io: datagrams, time and randomness come in as arguments; datagrams, deadlines and Child SA
 //! events go out.
 
+mod auth;
 mod certificate;
+mod child_sa;
 mod config;
+mod cookie;
 mod credential;
 mod crypto;
+mod eap;
+mod endpoint;
 mod error;
 mod event;
+mod exchange;
+mod fragment;
+mod ike_sa;
 mod keymat;
 pub mod message;
+mod nat;
 pub mod payload;
 mod proposal;
 mod proposal_text;
 mod reader;
+mod registry;
+mod window;
 
 pub use certificate::{Authority, Certificate, RevocationList};
 pub use config::{
@@ -22,6 +33,7 @@ pub use config::{
 pub use credential::{Credential, Credentials};
 pub use crypto::random::{Random, SystemRandom};
 pub use crypto::signature::{RsaScheme, SigningKey};
+pub use endpoint::{Endpoint, IkeSummary};
 pub use error::{Error, Result};
 pub use event::{ChildSummary, Counters, Event, SaId, Transmit};
 pub use payload::id::Identity;

@@ -41,6 +41,25 @@ impl IkeSuite {
         self.additional.iter().filter_map(|choice| choice.flatten())
     }
 
+    /// The names of cipher and integrity in Wireshark's table of IKEv2 keys.
+    pub(crate) fn wireshark_names(&self) -> (String, &'static str) {
+        let cipher = match self.cipher {
+            IkeCipher::AesGcm16(bits) => format!("AES-GCM-{bits} with 16 octet ICV [RFC5282]"),
+            IkeCipher::ChaCha20Poly1305 => "ChaCha20-Poly1305 [RFC7634]".to_owned(),
+            IkeCipher::AesCbc(bits) => format!("AES-CBC-{bits} [RFC3602]"),
+            IkeCipher::AesCtr(bits) => format!("AES-CTR-{bits} [RFC5930]"),
+            IkeCipher::TripleDes => "3DES [RFC2451]".to_owned(),
+        };
+        let integrity = match self.integrity {
+            None => "NONE [RFC4306]",
+            Some(IkeIntegrity::HmacSha1_96) => "HMAC_SHA1_96 [RFC2404]",
+            Some(IkeIntegrity::HmacSha256_128) => "HMAC_SHA2_256_128 [RFC4868]",
+            Some(IkeIntegrity::HmacSha384_192) => "HMAC_SHA2_384_192 [RFC4868]",
+            Some(IkeIntegrity::HmacSha512_256) => "HMAC_SHA2_512_256 [RFC4868]",
+        };
+        (cipher, integrity)
+    }
+
     pub(crate) fn transforms(&self) -> Vec<Transform> {
         let mut out = vec![cipher_transform(self.cipher)];
         out.extend(

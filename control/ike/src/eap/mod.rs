@@ -1,0 +1,5 @@
+//! EAP inside IKE_AUTH: the methods that are terminated here (RFC 3748, RFC 7296 section 2.16).
+
+pub(crate) mod client;
+pub(crate) mod mschapv2;
+pub(crate) mod server;

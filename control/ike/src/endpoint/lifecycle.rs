@@ -1,0 +1,234 @@
+//! What concerns more than one IKE SA: births, successions, duplicates, and connections that have to come back.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use southbound::Update;
+
+use crate::config::Connection;
+use crate::crypto::random::Draw;
+use crate::error::{Error, Result};
+use crate::event::{Event, SaId};
+use crate::ike_sa::{Effect, Estate, IkeSa, Task};
+
+use super::Endpoint;
+
+/// The longest wait between attempts to bring a connection back.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+impl Endpoint {
+    pub(super) fn perform(&mut self, now: Instant, from: SaId, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Spawn(sa) => {
+                    self.settle(now, sa, false);
+                }
+                Effect::HandOver { to, estate } => self.hand_over(now, from, to, estate),
+                Effect::Abandon { sa } => self.with_sa(now, sa, |sa, ctx| sa.abandon(ctx.now)),
+                Effect::Established { sa, initial_contact } => self.established(now, sa, initial_contact),
+                Effect::Reauthenticate { sa } => self.reauthenticate(now, sa),
+                Effect::Redirected { connection, to } => {
+                    if let Some(state) = self.states.get_mut(&connection) {
+                        state.redirect = Some(to);
+                        state.retry_at = Some(now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant, from: SaId, to: SaId, estate: Estate) {
+        if self.sas.contains_key(&to) {
+            self.with_sa(now, to, |sa, ctx| {
+                sa.inherit(estate);
+                sa.run_tasks(ctx);
+            });
+            return;
+        }
+        // The heir died first: what it would have carried goes with it.
+        let children = estate.children.iter().flat_map(|child| [child.outbound.reference(), child.inbound.reference()]);
+        let references: Vec<_> = children.chain(estate.draining.iter().map(|(_, reference)| *reference)).collect();
+        for reference in references {
+            self.registry.release_child_spi(reference.spi);
+            self.events.push_back(Event::Dataplane(Update::RemoveSa(reference)));
+        }
+        for child in &estate.children {
+            self.events.push_back(Event::ChildDown {
+                sa: from,
+                connection: String::new(),
+                child: child.name.clone(),
+                tunnel: child.tunnel(),
+                spi_in: child.spi_in(),
+            });
+        }
+    }
+
+    /// Deals with older IKE SAs of the same peer.
+    fn established(&mut self, now: Instant, id: SaId, initial_contact: bool) {
+        let Some(sa) = self.sas.get(&id) else { return };
+        let (connection, remote_id) = (sa.connection.clone(), sa.remote_id.clone());
+        let (ours, spi_i) = (sa.initiator, sa.spis().0);
+        if let Some(state) = self.states.get_mut(&connection.name) {
+            state.attempts = 0;
+            state.retry_at = None;
+        }
+        let others: Vec<(SaId, bool, u64)> = self
+            .sas
+            .values()
+            .filter(|other| {
+                other.id != id
+                    && other.is_established()
+                    && !other.dormant
+                    && other.connection.name == connection.name
+                    && other.remote_id == remote_id
+            })
+            .map(|other| (other.id, other.initiator, other.spis().0))
+            .collect();
+        for (other, other_ours, other_spi_i) in others {
+            if initial_contact && connection.unique {
+                self.with_sa(now, other, |sa, ctx| sa.close(ctx, "the peer started over"));
+            } else if ours && other_ours {
+                // Reauthentication, made before the old SA is broken.
+                let delete = Task::DeleteIke { reason: "reauthenticated".into() };
+                self.with_sa(now, other, |sa, ctx| {
+                    sa.superseded = true;
+                    sa.enqueue(ctx.now, delete);
+                    sa.run_tasks(ctx);
+                });
+            } else if ours != other_ours && connection.unique {
+                // Both ends initiated at once. Both see both SAs, and the one with the higher initiator SPI goes.
+                let (loser, loser_is_ours) =
+                    if spi_i > other_spi_i { (id, ours) } else { (other, other_ours) };
+                if loser_is_ours {
+                    let delete = Task::DeleteIke { reason: "duplicate".into() };
+                    self.with_sa(now, loser, |sa, ctx| {
+                        sa.superseded = true;
+                        sa.enqueue(ctx.now, delete);
+                        sa.run_tasks(ctx);
+                    });
+                }
+            }
+        }
+    }
+
+    fn reauthenticate(&mut self, now: Instant, id: SaId) {
+        let Some(sa) = self.sas.get(&id) else { return };
+        let connection = sa.connection.clone();
+        if connection.remote_addresses.is_empty() {
+            return;
+        }
+        let mut names: Vec<String> = sa.children.iter().map(|child| child.name.clone()).collect();
+        names.dedup();
+        let remote = SocketAddr::new(sa.remote.ip(), self.config.port);
+        let local = sa.local.ip();
+        if let Err(error) = self.launch(now, &connection, SocketAddr::new(local, self.config.port), remote, names) {
+            let (connection, reason) = (Some(connection.name.clone()), error.to_string());
+            self.events.push_back(Event::Failed { connection, remote, reason });
+        }
+    }
+
+    /// An IKE SA ended: its connection comes back where it should be up.
+    pub(super) fn closed(&mut self, now: Instant, sa: &IkeSa, was_half_open: bool) {
+        let name = sa.connection.name.clone();
+        if sa.superseded || sa.connection.remote_addresses.is_empty() || self.live_sa(&name).is_some() {
+            return;
+        }
+        let Some(state) = self.states.get_mut(&name).filter(|state| state.wanted) else { return };
+        if was_half_open && sa.initiator {
+            state.address_index = state.address_index.wrapping_add(1);
+            state.redirect = None;
+        }
+        if state.retry_at.is_some() {
+            return;
+        }
+        let doubled = Duration::from_millis(500).saturating_mul(1 << state.attempts.min(10)).min(LONGEST_RETRY);
+        state.attempts = state.attempts.saturating_add(1);
+        let jitter = Duration::from_millis(self.random.below(500));
+        state.retry_at = Some(now + doubled + jitter);
+    }
+
+    /// An IKE SA of the connection that is up or coming up.
+    pub(super) fn live_sa(&self, connection: &str) -> Option<SaId> {
+        let mut candidates: Vec<_> = self
+            .sas
+            .values()
+            .filter(|sa| {
+                sa.connection.name == connection
+                    && !sa.superseded
+                    && !sa.dormant
+                    && (sa.is_established() || (sa.is_half_open() && sa.initiator))
+            })
+            .map(|sa| (!sa.is_established(), sa.id))
+            .collect();
+        candidates.sort_unstable();
+        candidates.first().map(|(_, id)| *id)
+    }
+
+    pub(super) fn retry_connections(&mut self, now: Instant) {
+        let due: Vec<String> = self
+            .states
+            .iter()
+            .filter(|(_, state)| state.retry_at.is_some_and(|when| when <= now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            if let Some(state) = self.states.get_mut(&name) {
+                state.retry_at = None;
+            }
+            if self.live_sa(&name).is_none() {
+                // What fails here was reported, and is tried again when its IKE SA is closed.
+                let _ = self.initiate(now, &name, None);
+            }
+        }
+    }
+
+    /// Starts an IKE SA to the connection's next address.
+    pub(super) fn launch_next(&mut self, now: Instant, connection: &Arc<Connection>, children: Vec<String>) -> Result<()> {
+        let state = self.states.entry(connection.name.clone()).or_default();
+        let index = state.address_index % connection.remote_addresses.len().max(1);
+        let mut remote = *connection
+            .remote_addresses
+            .get(index)
+            .ok_or_else(|| Error::Local(format!("connection {:?} has no remote address", connection.name)))?;
+        if let Some(redirect) = state.redirect {
+            remote.set_ip(redirect);
+        }
+        let same_family = |address: &&std::net::IpAddr| address.is_ipv4() == remote.is_ipv4();
+        let local = connection.local_addresses.iter().find(same_family).copied().ok_or_else(|| {
+            Error::Local(format!("connection {:?} has no local address to reach {remote} from", connection.name))
+        })?;
+        let port = if remote.port() == self.config.nat_t_port { self.config.nat_t_port } else { self.config.port };
+        self.launch(now, connection, SocketAddr::new(local, port), remote, children)
+    }
+
+    fn launch(
+        &mut self,
+        now: Instant,
+        connection: &Arc<Connection>,
+        local: SocketAddr,
+        remote: SocketAddr,
+        children: Vec<String>,
+    ) -> Result<()> {
+        let first = self.live_sa(&connection.name).is_none();
+        let (outcome, effects) = self.with_context(now, |ctx| {
+            let id = ctx.registry.new_sa();
+            let spi = ctx.registry.new_ike_spi(id, ctx.random);
+            let mut sa = IkeSa::new(id, connection.clone(), true, spi, 0, local, remote, now);
+            sa.initial_contact = first && sa.connection.unique;
+            for name in children {
+                sa.enqueue(now, Task::CreateChild { name });
+            }
+            let started = sa.start_init(ctx);
+            if started.is_err() {
+                ctx.registry.by_spi.remove(&spi);
+            }
+            started.map(|()| Box::new(sa))
+        });
+        let sa = outcome?;
+        let id = sa.id;
+        self.settle(now, sa, true);
+        self.perform(now, id, effects);
+        Ok(())
+    }
+}

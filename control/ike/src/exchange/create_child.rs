@@ -1,0 +1,441 @@
+//! Child SAs: in IKE_AUTH and by CREATE_CHILD_SA, new and renewed, as either side (RFC 7296 sections 1.3.1, 1.3.3,
+//! 2.8 and 2.25).
+
+use southbound::{KeyMaterial, Mode};
+
+use crate::child_sa::{ChildState, Collision, narrow_both};
+use crate::config::ChildConfig;
+use crate::crypto::key_exchange::{KeMethod, Offer, answer};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::ike_sa::{Context, IkeSa, NewChild, Task};
+use crate::message::ExchangeType;
+use crate::payload::Payload;
+use crate::payload::key_exchange::KePayload;
+use crate::payload::notify::{NotifyPayload, NotifyType};
+use crate::payload::sa::{Proposal, Protocol, SaPayload};
+use crate::payload::traffic_selector::{TrafficSelector, TsPayload};
+use crate::proposal::{EspSuite, choose_esp, single};
+
+use super::Exchange;
+use super::ike_sa_init::draw_nonce;
+use super::parts::{Parts, status};
+
+/// Child SAs that one IKE SA may have, those being replaced included.
+pub(crate) const MAX_CHILDREN: usize = 1024;
+
+/// A Child SA that we asked for.
+#[derive(Debug)]
+pub(crate) struct ChildExchange {
+    pub(crate) config: ChildConfig,
+    pub(crate) spi_in: u32,
+    nonce: Vec<u8>,
+    offer: Option<Offer>,
+    renews: Option<u32>,
+    local_ts: Vec<TrafficSelector>,
+    remote_ts: Vec<TrafficSelector>,
+    restarts: u8,
+}
+
+/// A Child SA on which both sides agree; its keys may still await further key exchanges.
+#[derive(Debug)]
+pub(crate) struct NegotiatedChild {
+    pub(crate) config: ChildConfig,
+    pub(crate) suite: EspSuite,
+    pub(crate) mode: Mode,
+    pub(crate) spi_in: u32,
+    pub(crate) spi_out: u32,
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+    pub(crate) renews: Option<u32>,
+    pub(crate) nonce_i: Vec<u8>,
+    pub(crate) nonce_r: Vec<u8>,
+    pub(crate) we_initiated: bool,
+}
+
+impl IkeSa {
+    /// Draws SPI, nonce and key exchange for a child of the configuration.
+    pub(crate) fn draft_child(
+        &mut self,
+        ctx: &mut Context<'_>,
+        name: &str,
+        renews: Option<u32>,
+        with_exchange: bool,
+    ) -> Result<ChildExchange> {
+        let connection = self.connection.clone();
+        let config = connection.child(name).cloned();
+        let config = config.ok_or_else(|| Error::Local(format!("no child named {name:?}")))?;
+        let (mut local_ts, remote_ts) = self.allowed_selectors(&config);
+        let (v4, v6) = connection.request_addresses;
+        if (v4 || v6) && self.own_addresses.is_empty() {
+            // The address is yet to be assigned: ask for any and be narrowed to it (RFC 7296 section 2.19).
+            local_ts.clear();
+            local_ts.extend(v4.then(|| TrafficSelector::any_like(std::net::Ipv4Addr::UNSPECIFIED.into())));
+            local_ts.extend(v6.then(|| TrafficSelector::any_like(std::net::Ipv6Addr::UNSPECIFIED.into())));
+        }
+        let method = config.proposals.first().and_then(|proposal| proposal.methods.first().copied().flatten());
+        let offer = match method.filter(|_| with_exchange) {
+            Some(method) => Some(Offer::new(method, ctx.random)?),
+            None => None,
+        };
+        let spi_in = ctx.registry.new_child_spi(ctx.random);
+        let nonce = draw_nonce(ctx);
+        Ok(ChildExchange { config, spi_in, nonce, offer, renews, local_ts, remote_ts, restarts: 0 })
+    }
+
+    /// SA, TSi and TSr, and what goes with them.
+    pub(crate) fn child_payloads(&self, child: &ChildExchange, with_exchange: bool, out: &mut Vec<Payload>) {
+        let proposals = (1..)
+            .zip(&child.config.proposals)
+            .map(|(number, proposal)| proposal.to_wire(number, child.spi_in, with_exchange))
+            .collect();
+        if child.config.mode == Mode::Transport {
+            out.push(status(NotifyType::USE_TRANSPORT_MODE, Vec::new()));
+        }
+        out.push(Payload::Sa(SaPayload { proposals }));
+        if with_exchange {
+            out.push(Payload::Nonce(child.nonce.clone()));
+            out.extend(child.offer.as_ref().map(|offer| {
+                Payload::Ke(KePayload { method: offer.method.id(), data: offer.public.clone() })
+            }));
+        }
+        out.push(Payload::TsI(TsPayload { selectors: child.local_ts.clone() }));
+        out.push(Payload::TsR(TsPayload { selectors: child.remote_ts.clone() }));
+    }
+
+    pub(crate) fn start_child(&mut self, ctx: &mut Context<'_>, name: &str) -> Result<()> {
+        let child = self.draft_child(ctx, name, None, true)?;
+        self.send_child(ctx, child)
+    }
+
+    pub(crate) fn start_child_rekey(&mut self, ctx: &mut Context<'_>, spi_in: u32) -> Result<()> {
+        let Some(old) = self.child_by_spi_in(spi_in) else { return Ok(()) };
+        if old.state != ChildState::Active || old.successor.is_some() {
+            return Ok(());
+        }
+        let name = old.name.clone();
+        let child = self.draft_child(ctx, &name, Some(spi_in), true)?;
+        if let Some(old) = self.child_by_spi_in_mut(spi_in) {
+            old.state = ChildState::Rekeying;
+        }
+        self.send_child(ctx, child)
+    }
+
+    fn send_child(&mut self, ctx: &mut Context<'_>, child: ChildExchange) -> Result<()> {
+        let mut payloads = Vec::new();
+        if let Some(renews) = child.renews {
+            // RFC 7296 section 1.3.3: named by the SPI that the sender of the request receives on.
+            payloads.push(Payload::Notify(NotifyPayload::about_child(NotifyType::REKEY_SA, renews)));
+        }
+        self.child_payloads(&child, true, &mut payloads);
+        self.request(ctx, ExchangeType::CREATE_CHILD_SA, &payloads, Exchange::Child(Box::new(child)))
+    }
+
+    /// Takes the answer to CREATE_CHILD_SA. Refusals leave the IKE SA as it is.
+    pub(crate) fn take_child(&mut self, ctx: &mut Context<'_>, mut child: ChildExchange, parts: &Parts) -> Result<()> {
+        let (spi_in, renews, name) = (child.spi_in, child.renews, child.config.name.clone());
+        if let Some(wanted) = parts.notify(NotifyType::INVALID_KE_PAYLOAD).filter(|_| child.restarts < 3) {
+            let id = wanted.data.as_slice().try_into().map(u16::from_be_bytes).ok();
+            let offered = |method: &KeMethod| child.config.proposals.iter().any(|p| p.methods.contains(&Some(*method)));
+            if let Some(method) = id.and_then(KeMethod::from_id).filter(offered) {
+                child.offer = Some(Offer::new(method, ctx.random)?);
+                child.restarts += 1;
+                return self.send_child(ctx, child);
+            }
+        }
+        let nonces = (child.nonce.clone(), parts.nonce.clone().unwrap_or_default());
+        let Err(error) = self.take_child_answer(ctx, child, parts, &nonces, true) else { return Ok(()) };
+        ctx.registry.release_child_spi(spi_in);
+        if parts.sa.is_some() {
+            // The responder has a pair that we cannot use: it must go (RFC 7296 section 2.21.2).
+            self.enqueue(ctx.now, Task::DeleteChild { spi_in });
+        }
+        self.child_refused(ctx, &name, renews, &error);
+        Ok(())
+    }
+
+    fn child_refused(&mut self, ctx: &mut Context<'_>, name: &str, renews: Option<u32>, error: &Error) {
+        let again = match renews {
+            Some(spi_in) => Task::RekeyChild { spi_in },
+            None => Task::CreateChild { name: name.to_owned() },
+        };
+        let mut superseded = false;
+        if let Some(old) = renews.and_then(|spi_in| self.child_by_spi_in_mut(spi_in)) {
+            if old.state == ChildState::Rekeying {
+                old.state = ChildState::Active;
+            }
+            // The peer's own rekey of it, accepted meanwhile, stands.
+            superseded = old.collision.take().is_some() || old.successor.is_some();
+        }
+        match error {
+            _ if superseded => {}
+            Error::PeerRefused(NotifyType::TEMPORARY_FAILURE) => self.retry_later(ctx, again),
+            // RFC 7296 section 2.25.1: the peer no longer has what we renew; start over without it.
+            Error::PeerRefused(NotifyType::CHILD_SA_NOT_FOUND) => {
+                if let Some(spi_in) = renews.filter(|spi_in| self.child_by_spi_in(*spi_in).is_some()) {
+                    self.remove_child(ctx, spi_in);
+                    self.enqueue(ctx.now, Task::CreateChild { name: name.to_owned() });
+                }
+            }
+            error => {
+                let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
+                let reason = format!("child {name}: {error}");
+                ctx.events.push_back(Event::Failed { connection, remote, reason });
+                let wanted = self.connection.child(name).is_some_and(|c| c.start == crate::config::StartAction::Start);
+                if renews.is_some() || wanted {
+                    self.enqueue_at(ctx.now + std::time::Duration::from_secs(30), again);
+                }
+            }
+        }
+    }
+
+    /// What both sides agreed on, from the answer's payloads.
+    pub(crate) fn take_child_answer(
+        &mut self,
+        ctx: &mut Context<'_>,
+        child: ChildExchange,
+        parts: &Parts,
+        nonces: &(Vec<u8>, Vec<u8>),
+        with_exchange: bool,
+    ) -> Result<()> {
+        if parts.sa.is_none() {
+            return Err(parts.refusal().map_or(Error::MissingPayload("SA"), Error::PeerRefused));
+        }
+        let answers = single(parts.proposals()?)?;
+        let (suite, proposal) = choose_esp(&child.config.proposals, answers, with_exchange)?;
+        let spi_out = proposal.esp_spi()?;
+        let (answered_local, answered_remote) = (parts.ts_i()?, parts.ts_r()?);
+        let (local_ts, remote_ts) =
+            narrow_both(answered_local, answered_remote, &child.local_ts, &child.remote_ts)?;
+        let transport = child.config.mode == Mode::Transport && parts.has(NotifyType::USE_TRANSPORT_MODE);
+        let mut shared = Vec::new();
+        if let Some(method) = suite.method {
+            let ke = parts.ke()?;
+            let offer = child.offer.filter(|offer| offer.method == method && ke.method == method.id());
+            let offer = offer.ok_or(Error::Malformed("key exchange method of the answer"))?;
+            shared.push(offer.complete(&ke.data)?);
+        }
+        if nonces.1.is_empty() {
+            return Err(Error::MissingPayload("Nonce"));
+        }
+        let additional: Vec<_> = suite.additional_methods().collect();
+        let negotiated = NegotiatedChild {
+            config: child.config,
+            suite,
+            mode: if transport { Mode::Transport } else { Mode::Tunnel },
+            spi_in: child.spi_in,
+            spi_out,
+            local_ts,
+            remote_ts,
+            renews: child.renews,
+            nonce_i: nonces.0.clone(),
+            nonce_r: nonces.1.clone(),
+            we_initiated: true,
+        };
+        if additional.is_empty() {
+            self.complete_child(ctx, negotiated, &shared)
+        } else {
+            self.start_followup(ctx, super::followup::Purpose::Child(Box::new(negotiated)), shared, additional, parts)
+        }
+    }
+
+    /// Answers CREATE_CHILD_SA, for a Child SA or for the IKE SA.
+    pub(crate) fn answer_create_child(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<Vec<Payload>> {
+        if parts.proposals()?.iter().any(|proposal| proposal.protocol == Protocol::IKE) {
+            return self.answer_ike_rekey(ctx, parts);
+        }
+        if self.outbox.exchanges().any(Exchange::renews_ike) || self.collision.is_some() {
+            return Err(Error::TemporaryFailure("the IKE SA is being rekeyed"));
+        }
+        let renews = match parts.notify(NotifyType::REKEY_SA) {
+            None => None,
+            Some(notify) => {
+                let old = notify.esp_spi().and_then(|spi| self.child_by_spi_out(spi));
+                let old = old.ok_or(Error::ChildSaNotFound)?;
+                match old.state {
+                    ChildState::Deleting => return Err(Error::TemporaryFailure("the Child SA is being deleted")),
+                    // Our renewal of it is complete and it is about to be deleted.
+                    ChildState::Replaced => return Err(Error::TemporaryFailure("the Child SA was replaced")),
+                    ChildState::Active | ChildState::Rekeying => Some(old.spi_in()),
+                }
+            }
+        };
+        let outcome = self.answer_child(ctx, parts, renews, None);
+        if let Err(error) = &outcome {
+            ctx.events.push_back(Event::Failed {
+                connection: Some(self.connection.name.clone()),
+                remote: self.remote,
+                reason: format!("child asked for by the peer: {error}"),
+            });
+        }
+        outcome
+    }
+
+    /// Answers the SA and TS payloads of a child. In IKE_AUTH the nonces are those of IKE_SA_INIT, and there is no key
+    /// exchange.
+    pub(crate) fn answer_child(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &Parts,
+        renews: Option<u32>,
+        first: Option<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Vec<Payload>> {
+        if self.children.len() >= MAX_CHILDREN {
+            return Err(Error::NoAdditionalSas);
+        }
+        let with_exchange = first.is_none();
+        let (config, local_ts, remote_ts) = self.child_for(parts, renews)?;
+        let (suite, offer) = choose_esp(&config.proposals, parts.proposals()?, with_exchange)?;
+        let spi_out = offer.esp_spi()?;
+        let mut shared = Vec::new();
+        let mut ke_payload = None;
+        if let Some(method) = suite.method {
+            let ke = parts.ke.as_ref().filter(|ke| ke.method == method.id());
+            let ke = ke.ok_or(Error::InvalidKe(method.id()))?;
+            let (public, secret) = answer(method, &ke.data, ctx.random)?;
+            shared.push(secret);
+            ke_payload = Some(Payload::Ke(KePayload { method: method.id(), data: public }));
+        }
+        let (nonce_i, nonce_r) = match first {
+            Some(nonces) => nonces,
+            None => (parts.nonce()?.to_vec(), draw_nonce(ctx)),
+        };
+        let transport = config.mode == Mode::Transport && parts.has(NotifyType::USE_TRANSPORT_MODE);
+        let spi_in = ctx.registry.new_child_spi(ctx.random);
+        let mut payloads = Vec::new();
+        if transport {
+            payloads.push(status(NotifyType::USE_TRANSPORT_MODE, Vec::new()));
+        }
+        payloads.push(Payload::Sa(SaPayload {
+            proposals: vec![Proposal {
+                number: offer.number,
+                protocol: Protocol::ESP,
+                spi: spi_in.to_be_bytes().to_vec(),
+                transforms: suite.transforms(),
+            }],
+        }));
+        if with_exchange {
+            payloads.push(Payload::Nonce(nonce_r.clone()));
+        }
+        payloads.extend(ke_payload);
+        payloads.push(Payload::TsI(TsPayload { selectors: remote_ts.clone() }));
+        payloads.push(Payload::TsR(TsPayload { selectors: local_ts.clone() }));
+        let additional: Vec<_> = suite.additional_methods().collect();
+        let negotiated = NegotiatedChild {
+            config,
+            suite,
+            mode: if transport { Mode::Transport } else { Mode::Tunnel },
+            spi_in,
+            spi_out,
+            local_ts,
+            remote_ts,
+            renews,
+            nonce_i,
+            nonce_r,
+            we_initiated: false,
+        };
+        if additional.is_empty() {
+            self.complete_child(ctx, negotiated, &shared)?;
+        } else {
+            let purpose = super::followup::Purpose::Child(Box::new(negotiated));
+            payloads.push(self.expect_followup(ctx, purpose, shared, additional));
+        }
+        Ok(payloads)
+    }
+
+    /// The configured child that the peer's selectors fit: that of the pair renewed, else the first with a common part,
+    /// one that covers the offer before one that narrows it.
+    fn child_for(
+        &self,
+        parts: &Parts,
+        renews: Option<u32>,
+    ) -> Result<(ChildConfig, Vec<TrafficSelector>, Vec<TrafficSelector>)> {
+        let (theirs, ours) = (parts.ts_i()?, parts.ts_r()?);
+        let wanted = renews.and_then(|spi_in| self.child_by_spi_in(spi_in)).map(|child| child.name.as_str());
+        let connection = self.connection.clone();
+        let mut best = Err(Error::TsUnacceptable("the connection has no child".into()));
+        for config in connection.children.iter().filter(|c| wanted.is_none_or(|name| name == c.name)) {
+            let (local, remote) = self.allowed_selectors(config);
+            match narrow_both(ours, theirs, &local, &remote) {
+                Ok((l, r)) => {
+                    let whole = ours.iter().all(|o| l.iter().any(|n| n.covers(o)))
+                        && theirs.iter().all(|o| r.iter().any(|n| n.covers(o)));
+                    if whole {
+                        return Ok((config.clone(), l, r));
+                    }
+                    if best.is_err() {
+                        best = Ok((config.clone(), l, r));
+                    }
+                }
+                Err(error) => best = best.or(Err(error)),
+            }
+        }
+        best
+    }
+
+    /// Derives the keys and installs the pair; decides a collision where both sides renewed the same pair.
+    pub(crate) fn complete_child(
+        &mut self,
+        ctx: &mut Context<'_>,
+        negotiated: NegotiatedChild,
+        shared: &[KeyMaterial],
+    ) -> Result<()> {
+        let n = negotiated;
+        let keyed = self.keyed()?;
+        let (forth, back) = keyed.keys.child(&n.nonce_i, &n.nonce_r, shared, n.suite.transform.key_bytes());
+        let (key_in, key_out) = if n.we_initiated { (back, forth) } else { (forth, back) };
+        let lowest_nonce = n.nonce_i.clone().min(n.nonce_r.clone());
+        let mut select = n.we_initiated || n.renews.is_none();
+        let mut delete_old = false;
+        let spi_in = n.spi_in;
+        let old = n.renews.and_then(|spi| self.child_by_spi_in_mut(spi));
+        // The pair renewed may be gone by now: then this is simply a new one.
+        let renews = old.as_ref().map(|old| old.spi_in());
+        if let Some(old) = old {
+            if n.we_initiated {
+                old.state = ChildState::Replaced;
+                match old.collision.take() {
+                    Some(theirs) if lowest_nonce < theirs.lowest_nonce => {
+                        // RFC 7296 section 2.8.1: the exchange with the lowest nonce made the redundant pair, and who
+                        // made it deletes it. The peer deletes the old pair.
+                        self.enqueue(ctx.now, Task::DeleteChild { spi_in });
+                        return Ok(());
+                    }
+                    Some(theirs) => {
+                        delete_old = true;
+                        if let Some(redundant) = self.child_by_spi_in_mut(theirs.spi_in) {
+                            redundant.state = ChildState::Replaced;
+                            redundant.successor = Some(spi_in);
+                            redundant.select_at = None;
+                        }
+                    }
+                    None => delete_old = true,
+                }
+            } else {
+                select = false;
+                if old.state == ChildState::Rekeying {
+                    old.collision = Some(Collision { spi_in, lowest_nonce });
+                }
+            }
+        } else if n.renews.is_some() {
+            select = true;
+        }
+        self.install_child(ctx, NewChild {
+            config: n.config,
+            suite: n.suite,
+            mode: n.mode,
+            spi_in,
+            spi_out: n.spi_out,
+            key_in,
+            key_out,
+            local_ts: n.local_ts,
+            remote_ts: n.remote_ts,
+            renews,
+            select,
+        })?;
+        if let Some(old) = renews.filter(|_| delete_old) {
+            self.enqueue(ctx.now, Task::DeleteChild { spi_in: old });
+        }
+        Ok(())
+    }
+}
