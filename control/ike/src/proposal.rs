@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::payload::sa::{Proposal, Protocol, Transform, TransformType};
 
 /// Number of additional key exchanges that a proposal can hold (RFC 9370 section 2.2.1).
-pub const ADDITIONAL_EXCHANGES: usize = 7;
+pub(crate) const ADDITIONAL_EXCHANGES: usize = 7;
 
 /// Alternatives for an IKE SA, each list in order of preference.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

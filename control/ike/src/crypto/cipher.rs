@@ -13,11 +13,7 @@ use super::random::Random;
 
 /// Encryption transforms that IKE SAs may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(
-    missing_docs,
-    reason = "named after the registry, with the key length in bits"
-)]
-pub enum IkeCipher {
+pub(crate) enum IkeCipher {
     AesGcm16(u16),
     ChaCha20Poly1305,
     AesCbc(u16),
@@ -27,7 +23,7 @@ pub enum IkeCipher {
 
 impl IkeCipher {
     /// Transform type 1 identifier and key length attribute.
-    pub fn id(self) -> (u16, Option<u16>) {
+    pub(crate) fn id(self) -> (u16, Option<u16>) {
         match self {
             Self::TripleDes => (3, None),
             Self::AesCbc(bits) => (12, Some(bits)),
@@ -38,7 +34,7 @@ impl IkeCipher {
     }
 
     /// Whether it authenticates by itself, so that no integrity transform goes with it.
-    pub fn is_aead(self) -> bool {
+    pub(crate) fn is_aead(self) -> bool {
         matches!(self, Self::AesGcm16(_) | Self::ChaCha20Poly1305)
     }
 
@@ -70,8 +66,7 @@ impl IkeCipher {
 
 /// Integrity transforms that IKE SAs may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "named after the registry")]
-pub enum IkeIntegrity {
+pub(crate) enum IkeIntegrity {
     HmacSha1_96,
     HmacSha256_128,
     HmacSha384_192,
@@ -80,7 +75,8 @@ pub enum IkeIntegrity {
 
 impl IkeIntegrity {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [
         Self::HmacSha1_96,
         Self::HmacSha256_128,
         Self::HmacSha384_192,
@@ -88,7 +84,7 @@ impl IkeIntegrity {
     ];
 
     /// Transform type 3 identifier.
-    pub fn id(self) -> u16 {
+    pub(crate) fn id(self) -> u16 {
         match self {
             Self::HmacSha1_96 => 2,
             Self::HmacSha256_128 => 12,

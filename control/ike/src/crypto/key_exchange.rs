@@ -13,8 +13,7 @@ use super::random::{Draw, Random};
 
 /// A key exchange method that can be negotiated. The set is closed: private-use values never get this far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "named after the registry")]
-pub enum KeMethod {
+pub(crate) enum KeMethod {
     Modp(ModpGroup),
     Ecp256,
     Ecp384,
@@ -27,7 +26,7 @@ pub enum KeMethod {
 
 impl KeMethod {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Modp(ModpGroup::Modp1024),
         Self::Modp(ModpGroup::Modp1536),
         Self::Modp(ModpGroup::Modp2048),
@@ -45,7 +44,7 @@ impl KeMethod {
     ];
 
     /// Transform type 4 identifier.
-    pub fn id(self) -> u16 {
+    pub(crate) fn id(self) -> u16 {
         match self {
             Self::Modp(ModpGroup::Modp1024) => 2,
             Self::Modp(ModpGroup::Modp1536) => 5,
@@ -65,13 +64,13 @@ impl KeMethod {
     }
 
     /// The method with this identifier.
-    pub fn from_id(id: u16) -> Option<Self> {
+    pub(crate) fn from_id(id: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.id() == id)
     }
 
     /// Whether it is a KEM, too large for IKE_SA_INIT and only used as an additional exchange
     /// (draft-ietf-ipsecme-ikev2-mlkem section 2.3).
-    pub fn is_kem(self) -> bool {
+    pub(crate) fn is_kem(self) -> bool {
         matches!(self, Self::MlKem512 | Self::MlKem768 | Self::MlKem1024)
     }
 

@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 
 /// Groups by length of the prime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "named by length")]
-pub enum ModpGroup {
+pub(crate) enum ModpGroup {
     Modp1024,
     Modp1536,
     Modp2048,
@@ -21,7 +20,7 @@ pub enum ModpGroup {
 
 impl ModpGroup {
     /// Length of the prime, of public values and of the shared secret.
-    pub fn length_bytes(self) -> usize {
+    pub(crate) fn length_bytes(self) -> usize {
         match self {
             Self::Modp1024 => 128,
             Self::Modp1536 => 192,

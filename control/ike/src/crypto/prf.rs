@@ -5,8 +5,7 @@ use southbound::KeyMaterial;
 
 /// A negotiated pseudorandom function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the names are those of RFC 7296 section 3.3.2")]
-pub enum Prf {
+pub(crate) enum Prf {
     HmacSha1,
     HmacSha256,
     HmacSha384,
@@ -14,16 +13,8 @@ pub enum Prf {
 }
 
 impl Prf {
-    /// All of them, strongest last.
-    pub const ALL: [Self; 4] = [
-        Self::HmacSha1,
-        Self::HmacSha256,
-        Self::HmacSha384,
-        Self::HmacSha512,
-    ];
-
     /// Transform type 2 identifier.
-    pub fn id(self) -> u16 {
+    pub(crate) fn id(self) -> u16 {
         match self {
             Self::HmacSha1 => 2,
             Self::HmacSha256 => 5,
@@ -32,13 +23,8 @@ impl Prf {
         }
     }
 
-    /// The function with this identifier.
-    pub fn from_id(id: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|prf| prf.id() == id)
-    }
-
     /// Length of output and of preferred key.
-    pub fn output_bytes(self) -> usize {
+    pub(crate) fn output_bytes(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
             Self::HmacSha256 => 32,
@@ -57,7 +43,7 @@ impl Prf {
     }
 
     /// prf(key, concatenation of `parts`).
-    pub fn compute(self, key: &[u8], parts: &[&[u8]]) -> KeyMaterial {
+    pub(crate) fn compute(self, key: &[u8], parts: &[&[u8]]) -> KeyMaterial {
         let key = hmac::Key::new(self.algorithm(), key);
         let mut context = hmac::Context::with_key(&key);
         parts.iter().for_each(|part| context.update(part));
@@ -66,7 +52,7 @@ impl Prf {
 
     /// The first `length` bytes of prf+(key, concatenation of `seed`). At most 255 blocks exist (RFC 7296 section
     /// 2.13); no use in this crate comes near.
-    pub fn plus(self, key: &[u8], seed: &[&[u8]], length: usize) -> KeyMaterial {
+    pub(crate) fn plus(self, key: &[u8], seed: &[&[u8]], length: usize) -> KeyMaterial {
         let key = hmac::Key::new(self.algorithm(), key);
         let mut output = Vec::with_capacity(length + self.output_bytes());
         let mut block = KeyMaterial::new(Vec::new());

@@ -11,8 +11,7 @@ use crate::payload::auth::{AuthMethod, AuthPayload};
 
 /// Hash algorithm identifiers of SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 4, RFC 8420).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "named after the registry")]
-pub enum SignatureHash {
+pub(crate) enum SignatureHash {
     Sha256,
     Sha384,
     Sha512,
@@ -21,10 +20,10 @@ pub enum SignatureHash {
 
 impl SignatureHash {
     /// What we announce; SHA-1 is not among them.
-    pub const ALL: [Self; 4] = [Self::Sha256, Self::Sha384, Self::Sha512, Self::Identity];
+    pub(crate) const ALL: [Self; 4] = [Self::Sha256, Self::Sha384, Self::Sha512, Self::Identity];
 
     /// The registered number.
-    pub fn id(self) -> u16 {
+    pub(crate) fn id(self) -> u16 {
         match self {
             Self::Sha256 => 2,
             Self::Sha384 => 3,
