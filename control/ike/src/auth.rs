@@ -18,7 +18,11 @@ pub(crate) struct IntermediateAuth {
 impl IntermediateAuth {
     /// Adds one message: prf(SK_p of its sender, previous value | message octets).
     pub(crate) fn add(&mut self, from_initiator: bool, prf: Prf, sk_p: &KeyMaterial, octets: &[u8]) {
-        let slot = if from_initiator { &mut self.initiator } else { &mut self.responder };
+        let slot = if from_initiator {
+            &mut self.initiator
+        } else {
+            &mut self.responder
+        };
         *slot = prf.compute(sk_p.expose(), &[slot, octets]).expose().to_vec();
         self.used = true;
     }
@@ -27,7 +31,12 @@ impl IntermediateAuth {
         if !self.used {
             return Vec::new();
         }
-        [self.initiator.as_slice(), &self.responder, &auth_message_id.to_be_bytes()].concat()
+        [
+            self.initiator.as_slice(),
+            &self.responder,
+            &auth_message_id.to_be_bytes(),
+        ]
+        .concat()
     }
 }
 
@@ -65,7 +74,12 @@ pub(crate) fn shared_key_auth(prf: Prf, secret: &KeyMaterial, octets: &[u8]) -> 
 }
 
 /// Checks AUTH by a shared key, in constant time.
-pub(crate) fn verify_shared_key(prf: Prf, secret: &KeyMaterial, octets: &[u8], auth: &AuthPayload) -> Result<()> {
+pub(crate) fn verify_shared_key(
+    prf: Prf,
+    secret: &KeyMaterial,
+    octets: &[u8],
+    auth: &AuthPayload,
+) -> Result<()> {
     let expected = shared_key_auth(prf, secret, octets);
     let equal = aws_lc_rs::constant_time::verify_slices_are_equal(&expected.data, &auth.data).is_ok();
     if auth.method == AuthMethod::SHARED_KEY && equal {

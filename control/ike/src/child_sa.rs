@@ -101,8 +101,14 @@ impl PairParameters<'_> {
     pub(crate) fn spec(&self, direction: SaDirection, spi: u32, key: KeyMaterial) -> SaSpec {
         let inbound = direction == SaDirection::Inbound;
         let limit = |stop: bool| LifetimeLimit {
-            bytes: self.config.bytes.map(|limit| if stop { limit.stop_at } else { limit.renew_at }),
-            packets: self.config.packets.map(|limit| if stop { limit.stop_at } else { limit.renew_at }),
+            bytes: self
+                .config
+                .bytes
+                .map(|limit| if stop { limit.stop_at } else { limit.renew_at }),
+            packets: self
+                .config
+                .packets
+                .map(|limit| if stop { limit.stop_at } else { limit.renew_at }),
             seconds: stop.then_some(self.config.rekey.give_up_after.as_secs().saturating_add(1)),
         };
         SaSpec {
@@ -117,8 +123,15 @@ impl PairParameters<'_> {
             key,
             extended_sequence_numbers: self.suite.esn,
             replay_window: inbound.then_some(self.config.replay_window),
-            selectors: if inbound { selector_pairs(self.local_ts, self.remote_ts) } else { Vec::new() },
-            lifetime: Lifetime { soft: limit(false), hard: limit(true) },
+            selectors: if inbound {
+                selector_pairs(self.local_ts, self.remote_ts)
+            } else {
+                Vec::new()
+            },
+            lifetime: Lifetime {
+                soft: limit(false),
+                hard: limit(true),
+            },
             last_sequence: 0,
         }
     }
@@ -127,8 +140,14 @@ impl PairParameters<'_> {
 /// Every combination of one local and one remote selector that some packet can match.
 pub(crate) fn selector_pairs(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Vec<SelectorPair> {
     let side = |ts: &TrafficSelector| SelectorSide {
-        addresses: ValueRange { first: ts.start, last: ts.end },
-        ports: ValueRange { first: ts.start_port, last: ts.end_port.max(ts.start_port) },
+        addresses: ValueRange {
+            first: ts.start,
+            last: ts.end,
+        },
+        ports: ValueRange {
+            first: ts.start_port,
+            last: ts.end_port.max(ts.start_port),
+        },
     };
     let mut pairs = Vec::new();
     for l in local {
@@ -140,7 +159,11 @@ pub(crate) fn selector_pairs(local: &[TrafficSelector], remote: &[TrafficSelecto
                 _ => continue,
             };
             if l.start.is_ipv4() == r.start.is_ipv4() {
-                pairs.push(SelectorPair { local: side(l), remote: side(r), protocol });
+                pairs.push(SelectorPair {
+                    local: side(l),
+                    remote: side(r),
+                    protocol,
+                });
             }
         }
     }
@@ -162,7 +185,10 @@ pub(crate) fn resolve(sides: &[TsSide], dynamic: &[std::net::IpAddr]) -> Vec<Tra
 /// The part of an offer that the configuration allows (RFC 7296 section 2.9), without repetition.
 pub(crate) fn narrow(offered: &[TrafficSelector], allowed: &[TrafficSelector]) -> Vec<TrafficSelector> {
     let mut out: Vec<TrafficSelector> = Vec::new();
-    for joined in offered.iter().flat_map(|o| allowed.iter().filter_map(move |a| o.intersection(a))) {
+    for joined in offered
+        .iter()
+        .flat_map(|o| allowed.iter().filter_map(move |a| o.intersection(a)))
+    {
         if out.iter().any(|have| have.covers(&joined)) {
             continue;
         }
@@ -182,7 +208,10 @@ pub(crate) fn narrow_both(
     allowed_local: &[TrafficSelector],
     allowed_remote: &[TrafficSelector],
 ) -> Result<(Vec<TrafficSelector>, Vec<TrafficSelector>)> {
-    let (local, remote) = (narrow(offered_local, allowed_local), narrow(offered_remote, allowed_remote));
+    let (local, remote) = (
+        narrow(offered_local, allowed_local),
+        narrow(offered_remote, allowed_remote),
+    );
     if local.is_empty() || remote.is_empty() || selector_pairs(&local, &remote).is_empty() {
         return Err(Error::TsUnacceptable(format!(
             "peer offered {offered_local:?} here and {offered_remote:?} there; expected {allowed_local:?} and \
@@ -205,22 +234,39 @@ mod tests {
     fn narrowing_keeps_the_common_part_once() {
         let offered = [ts("10.1.2.3/32"), ts("10.0.0.0/8"), ts("fd00::/8")];
         assert_eq!(narrow(&offered, &[ts("10.1.0.0/16")]), [ts("10.1.0.0/16")]);
-        assert_eq!(narrow(&offered, &[ts("10.1.0.0/16"), ts("fd01::/16")]), [ts("10.1.0.0/16"), ts("fd01::/16")]);
+        assert_eq!(
+            narrow(&offered, &[ts("10.1.0.0/16"), ts("fd01::/16")]),
+            [ts("10.1.0.0/16"), ts("fd01::/16")]
+        );
         assert!(narrow(&offered, &[ts("192.0.2.0/24")]).is_empty());
         assert!(narrow_both(&offered, &offered, &[ts("10.0.0.0/8")], &[ts("192.0.2.0/24")]).is_err());
     }
 
     #[test]
     fn pairs_join_protocols_and_families() {
-        let tcp = TrafficSelector { protocol: 6, ..ts("10.0.0.0/8") };
-        let udp = TrafficSelector { protocol: 17, ..ts("10.0.0.0/8") };
+        let tcp = TrafficSelector {
+            protocol: 6,
+            ..ts("10.0.0.0/8")
+        };
+        let udp = TrafficSelector {
+            protocol: 17,
+            ..ts("10.0.0.0/8")
+        };
         assert_eq!(selector_pairs(&[tcp], &[udp]).len(), 0);
-        assert_eq!(selector_pairs(&[tcp], &[ts("10.0.0.0/8"), ts("fd00::/8")]).len(), 1);
+        assert_eq!(
+            selector_pairs(&[tcp], &[ts("10.0.0.0/8"), ts("fd00::/8")]).len(),
+            1
+        );
     }
 
     #[test]
     fn answers_are_bounded() {
-        let offered: Vec<_> = (0..200_u8).map(|i| TrafficSelector::host([10, 0, 0, i].into())).collect();
-        assert_eq!(narrow(&offered, &[ts("10.0.0.0/8")]).len(), MAX_SELECTORS_PER_SIDE);
+        let offered: Vec<_> = (0..200_u8)
+            .map(|i| TrafficSelector::host([10, 0, 0, i].into()))
+            .collect();
+        assert_eq!(
+            narrow(&offered, &[ts("10.0.0.0/8")]).len(),
+            MAX_SELECTORS_PER_SIDE
+        );
     }
 }

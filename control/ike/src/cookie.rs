@@ -33,7 +33,11 @@ impl std::fmt::Debug for Secret {
 
 impl Secret {
     fn new(version: u8, now: Instant, random: &mut dyn Random) -> Self {
-        Self { version, key: hmac::Key::new(hmac::HMAC_SHA256, &random.bytes::<32>()), since: now }
+        Self {
+            version,
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random.bytes::<32>()),
+            since: now,
+        }
     }
 
     fn cookie(&self, nonce: &[u8], address: IpAddr, spi: u64) -> Vec<u8> {
@@ -52,7 +56,10 @@ impl Secret {
 
 impl Cookies {
     pub(crate) fn new(now: Instant, random: &mut dyn Random) -> Self {
-        Self { current: Secret::new(0, now, random), previous: None }
+        Self {
+            current: Secret::new(0, now, random),
+            previous: None,
+        }
     }
 
     /// The cookie to demand of this request.
@@ -76,11 +83,17 @@ impl Cookies {
         if !COOKIE_BYTES.contains(&cookie.len()) {
             return false;
         }
-        [Some(&self.current), self.previous.as_ref()].into_iter().flatten().any(|secret| {
-            cookie.first() == Some(&secret.version)
-                && aws_lc_rs::constant_time::verify_slices_are_equal(&secret.cookie(nonce, address, spi), cookie)
+        [Some(&self.current), self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|secret| {
+                cookie.first() == Some(&secret.version)
+                    && aws_lc_rs::constant_time::verify_slices_are_equal(
+                        &secret.cookie(nonce, address, spi),
+                        cookie,
+                    )
                     .is_ok()
-        })
+            })
     }
 }
 
@@ -107,7 +120,10 @@ mod tests {
         for _ in 0..1000 {
             cookies.make(start + ROTATE_AFTER, b"load", here, 9, random);
         }
-        assert!(cookies.check(&cookie, b"nonce", here, 7), "the previous secret still counts");
+        assert!(
+            cookies.check(&cookie, b"nonce", here, 7),
+            "the previous secret still counts"
+        );
         cookies.make(start + 2 * ROTATE_AFTER, b"other", here, 9, random);
         assert!(!cookies.check(&cookie, b"nonce", here, 7));
     }

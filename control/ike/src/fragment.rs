@@ -39,13 +39,22 @@ pub(crate) fn protect(
         part_bytes -= 1;
     }
     let parts: Vec<_> = inner.chunks(part_bytes).collect();
-    let total = u16::try_from(parts.len()).ok().filter(|total| *total <= MAX_FRAGMENTS);
+    let total = u16::try_from(parts.len())
+        .ok()
+        .filter(|total| *total <= MAX_FRAGMENTS);
     let total = total.ok_or(Error::Crypto("message is too long"))?;
     let mut out = Vec::with_capacity(parts.len());
     for (index, part) in (1..=total).zip(parts) {
         // RFC 7383 section 2.5: only the first fragment names the first inner payload.
         let next = if index == 1 { first } else { number::NONE };
-        out.push(seal_one(protector, header, next, Some((index, total)), part, random)?);
+        out.push(seal_one(
+            protector,
+            header,
+            next,
+            Some((index, total)),
+            part,
+            random,
+        )?);
     }
     Ok(out)
 }
@@ -58,9 +67,17 @@ fn seal_one(
     plaintext: &[u8],
     random: &mut dyn Random,
 ) -> Result<Vec<u8>> {
-    let next_payload = if fragment.is_some() { number::SKF } else { number::SK };
+    let next_payload = if fragment.is_some() {
+        number::SKF
+    } else {
+        number::SK
+    };
     let mut message = Vec::with_capacity(HEADER_BYTES + 64 + plaintext.len());
-    Header { next_payload, ..*header }.emit(&mut message);
+    Header {
+        next_payload,
+        ..*header
+    }
+    .emit(&mut message);
     let length_at = begin_payload(first_inner, &mut message);
     if let Some((index, total)) = fragment {
         message.extend_from_slice(&index.to_be_bytes());
@@ -81,7 +98,11 @@ fn seal_one(
 /// were in clear, then those payloads (RFC 9242 section 3.3.2).
 pub(crate) fn intermediate_octets(header: &Header, first_inner: u8, inner: &[u8]) -> Vec<u8> {
     let mut octets = Vec::with_capacity(HEADER_BYTES + 4 + inner.len());
-    Header { next_payload: number::SK, ..*header }.emit(&mut octets);
+    Header {
+        next_payload: number::SK,
+        ..*header
+    }
+    .emit(&mut octets);
     let length_at = begin_payload(first_inner, &mut octets);
     octets.extend_from_slice(inner);
     end_payload(length_at, &mut octets);
@@ -133,7 +154,10 @@ impl Reassembly {
         } else if total < self.total || self.parts.contains_key(&index) {
             return Ok(None);
         }
-        let held = self.bytes.checked_add(part.len()).filter(|held| *held <= MAX_MESSAGE_BYTES);
+        let held = self
+            .bytes
+            .checked_add(part.len())
+            .filter(|held| *held <= MAX_MESSAGE_BYTES);
         let Some(held) = held.filter(|_| part.len() <= budget_bytes) else {
             self.clear();
             return Err(Error::Malformed("fragments are too long"));
@@ -147,7 +171,10 @@ impl Reassembly {
             return Ok(None);
         }
         let whole = std::mem::take(self);
-        Ok(Some((whole.first_inner, whole.parts.into_values().collect::<Vec<_>>().concat())))
+        Ok(Some((
+            whole.first_inner,
+            whole.parts.into_values().collect::<Vec<_>>().concat(),
+        )))
     }
 }
 
@@ -177,32 +204,57 @@ mod tests {
         let mut protector =
             Protector::new(IkeCipher::AesGcm16(128), None, &key, &KeyMaterial::new(vec![])).unwrap();
         let payloads = [Payload::VendorId((0..=255).cycle().take(3000).collect())];
-        let sent = protect(&mut protector, &header(), &payloads, Some(500), &mut SystemRandom::new()).unwrap();
+        let sent = protect(
+            &mut protector,
+            &header(),
+            &payloads,
+            Some(500),
+            &mut SystemRandom::new(),
+        )
+        .unwrap();
         assert!(sent.len() > 6 && sent.iter().all(|datagram| datagram.len() <= 500));
         let mut reassembly = Reassembly::default();
         let mut whole = None;
         for datagram in sent.iter().rev().chain(sent.iter().rev()) {
             let (header, chain) = parse_message(datagram).unwrap();
             let part = chain.encrypted.unwrap();
-            let plain = protector.open(datagram, HEADER_BYTES + part.body_offset_bytes).unwrap();
-            let done = reassembly.add(header.message_id, part.fragment.unwrap(), part.first_inner, plain, 9999);
+            let plain = protector
+                .open(datagram, HEADER_BYTES + part.body_offset_bytes)
+                .unwrap();
+            let done = reassembly.add(
+                header.message_id,
+                part.fragment.unwrap(),
+                part.first_inner,
+                plain,
+                9999,
+            );
             whole = whole.or(done.unwrap());
             if whole.is_some() {
                 break;
             }
         }
         let (first, inner) = whole.unwrap();
-        assert_eq!(crate::payload::parse_chain(first, &inner).unwrap().payloads, payloads);
+        assert_eq!(
+            crate::payload::parse_chain(first, &inner).unwrap().payloads,
+            payloads
+        );
     }
 
     #[test]
     fn fault_13_totals_may_only_grow() {
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.add(1, (1, 3), 35, vec![1], 99), Ok(None));
-        assert_eq!(reassembly.add(1, (2, 2), 35, vec![2], 99), Ok(None), "a smaller total is ignored");
+        assert_eq!(
+            reassembly.add(1, (2, 2), 35, vec![2], 99),
+            Ok(None),
+            "a smaller total is ignored"
+        );
         assert_eq!(reassembly.add(1, (1, 2), 35, vec![2], 99), Ok(None));
         assert_eq!(reassembly.add(1, (2, 3), 0, vec![2], 99), Ok(None));
-        assert_eq!(reassembly.add(1, (3, 3), 0, vec![3], 99), Ok(Some((35, vec![1, 2, 3]))));
+        assert_eq!(
+            reassembly.add(1, (3, 3), 0, vec![3], 99),
+            Ok(Some((35, vec![1, 2, 3])))
+        );
         assert_eq!(reassembly.held_bytes(), 0);
     }
 
@@ -215,7 +267,10 @@ mod tests {
         }
         assert!(reassembly.add(1, (3, 5), 0, vec![0; 30_000], 1 << 20).is_err());
         assert_eq!(reassembly.held_bytes(), 0);
-        assert!(reassembly.add(1, (1, 2), 0, vec![0; 10], 9).is_err(), "the endpoint's budget");
+        assert!(
+            reassembly.add(1, (1, 2), 0, vec![0; 10], 9).is_err(),
+            "the endpoint's budget"
+        );
     }
 
     #[test]
@@ -224,6 +279,9 @@ mod tests {
         assert_eq!(reassembly.add(1, (1, 2), 35, vec![9; 100], 999), Ok(None));
         assert_eq!(reassembly.add(2, (2, 2), 0, vec![2], 999), Ok(None));
         assert_eq!(reassembly.held_bytes(), 1);
-        assert_eq!(reassembly.add(2, (1, 2), 40, vec![1], 999), Ok(Some((40, vec![1, 2]))));
+        assert_eq!(
+            reassembly.add(2, (1, 2), 40, vec![1], 999),
+            Ok(Some((40, vec![1, 2])))
+        );
     }
 }

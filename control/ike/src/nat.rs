@@ -32,7 +32,9 @@ pub(crate) fn detection_hash(initiator_spi: u64, responder_spi: u64, address: So
         IpAddr::V6(v6) => input.extend_from_slice(&v6.octets()),
     }
     input.extend_from_slice(&address.port().to_be_bytes());
-    digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &input).as_ref().to_vec()
+    digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &input)
+        .as_ref()
+        .to_vec()
 }
 
 /// The two notifications; a forced encapsulation lies about our own address.
@@ -43,13 +45,20 @@ pub(crate) fn announce(
     remote: SocketAddr,
     force: bool,
 ) -> [Payload; 2] {
-    let claimed = if force { SocketAddr::new(local.ip(), 0) } else { local };
+    let claimed = if force {
+        SocketAddr::new(local.ip(), 0)
+    } else {
+        local
+    };
     [
         (NotifyType::NAT_DETECTION_SOURCE_IP, claimed),
         (NotifyType::NAT_DETECTION_DESTINATION_IP, remote),
     ]
     .map(|(kind, address)| {
-        Payload::Notify(NotifyPayload::status(kind, detection_hash(initiator_spi, responder_spi, address)))
+        Payload::Notify(NotifyPayload::status(
+            kind,
+            detection_hash(initiator_spi, responder_spi, address),
+        ))
     })
 }
 
@@ -61,14 +70,22 @@ pub(crate) fn detect(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> Option<Nat> {
-    let of = |kind| notifies.iter().filter(move |n| n.kind == kind).map(|n| n.data.as_slice());
+    let of = |kind| {
+        notifies
+            .iter()
+            .filter(move |n| n.kind == kind)
+            .map(|n| n.data.as_slice())
+    };
     let source = detection_hash(initiator_spi, responder_spi, remote);
     let destination = detection_hash(initiator_spi, responder_spi, local);
     let mut sources = of(NotifyType::NAT_DETECTION_SOURCE_IP).peekable();
     let mut destinations = of(NotifyType::NAT_DETECTION_DESTINATION_IP).peekable();
     sources.peek()?;
     destinations.peek()?;
-    Some(Nat { there: !sources.any(|hash| hash == source), here: !destinations.any(|hash| hash == destination) })
+    Some(Nat {
+        there: !sources.any(|hash| hash == source),
+        here: !destinations.any(|hash| hash == destination),
+    })
 }
 
 #[cfg(test)]
@@ -89,8 +106,20 @@ mod tests {
             })
             .collect();
         assert_eq!(detect(&notifies, 1, 0, b, a), Some(Nat::default()));
-        assert_eq!(detect(&notifies, 1, 0, b, translated), Some(Nat { here: false, there: true }));
-        assert_eq!(detect(&notifies, 1, 0, translated, a), Some(Nat { here: true, there: false }));
+        assert_eq!(
+            detect(&notifies, 1, 0, b, translated),
+            Some(Nat {
+                here: false,
+                there: true
+            })
+        );
+        assert_eq!(
+            detect(&notifies, 1, 0, translated, a),
+            Some(Nat {
+                here: true,
+                there: false
+            })
+        );
         assert_eq!(detect(&[], 1, 0, b, a), None);
     }
 }

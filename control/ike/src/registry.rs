@@ -85,7 +85,12 @@ impl Registry {
 
     /// Leases an address of a pool: the holder's former one where it is free, else the first that nobody ever had,
     /// else the first that nobody has.
-    pub(crate) fn lease(&mut self, pool: &IpPrefix, holder: &Identity, wanted: Option<IpAddr>) -> Option<IpAddr> {
+    pub(crate) fn lease(
+        &mut self,
+        pool: &IpPrefix,
+        holder: &Identity,
+        wanted: Option<IpAddr>,
+    ) -> Option<IpAddr> {
         let holder = holder.to_string();
         let former = self
             .leases
@@ -96,7 +101,10 @@ impl Registry {
         let wanted = wanted.filter(|address| usable(pool, *address) && free(address));
         let fresh = || {
             let mut candidates = (1..POOL_SCAN).map_while(|index| nth(pool, index));
-            candidates.clone().find(|a| !self.leases.contains_key(a)).or_else(|| candidates.find(free))
+            candidates
+                .clone()
+                .find(|a| !self.leases.contains_key(a))
+                .or_else(|| candidates.find(free))
         };
         let address = former.or(wanted).or_else(fresh)?;
         self.leases.insert(address, Lease { holder, in_use: true });
@@ -112,12 +120,17 @@ impl Registry {
 
     /// Leases for the driver to keep over a restart: address and holder.
     pub(crate) fn leases(&self) -> impl Iterator<Item = (IpAddr, &str)> {
-        self.leases.iter().map(|(address, lease)| (*address, lease.holder.as_str()))
+        self.leases
+            .iter()
+            .map(|(address, lease)| (*address, lease.holder.as_str()))
     }
 
     /// Takes up a lease from before a restart.
     pub(crate) fn restore_lease(&mut self, address: IpAddr, holder: String) {
-        self.leases.entry(address).or_insert(Lease { holder, in_use: false });
+        self.leases.entry(address).or_insert(Lease {
+            holder,
+            in_use: false,
+        });
     }
 }
 
@@ -145,7 +158,10 @@ mod tests {
         let (a, b) = (Identity::from_text("a"), Identity::from_text("b"));
         let first = registry.lease(&pool, &a, None).unwrap();
         let second = registry.lease(&pool, &b, None).unwrap();
-        assert_eq!((first.to_string().as_str(), second.to_string().as_str()), ("10.0.0.1", "10.0.0.2"));
+        assert_eq!(
+            (first.to_string().as_str(), second.to_string().as_str()),
+            ("10.0.0.1", "10.0.0.2")
+        );
         assert_eq!(registry.lease(&pool, &Identity::from_text("c"), None), None);
         registry.release_lease(first);
         registry.release_lease(second);
@@ -156,7 +172,10 @@ mod tests {
     #[test]
     fn tunnels_are_reused() {
         let mut registry = Registry::default();
-        let config = EndpointConfig { dynamic_tunnels: 5..7, ..EndpointConfig::default() };
+        let config = EndpointConfig {
+            dynamic_tunnels: 5..7,
+            ..EndpointConfig::default()
+        };
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(5)));
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(6)));
         assert_eq!(registry.new_tunnel(&config), None);

@@ -32,7 +32,11 @@ pub(crate) struct Outbox<X> {
 
 impl<X> Outbox<X> {
     pub(crate) fn new() -> Self {
-        Self { next_id: 0, limit: 1, in_flight: BTreeMap::new() }
+        Self {
+            next_id: 0,
+            limit: 1,
+            in_flight: BTreeMap::new(),
+        }
     }
 
     /// The peer announced how many requests it takes at once (SET_WINDOW_SIZE).
@@ -66,7 +70,15 @@ impl<X> Outbox<X> {
         random: &mut dyn Random,
     ) {
         let deadline = now + wait(policy, 0, random);
-        self.in_flight.insert(self.next_id, InFlight { datagrams, exchange, sent: 1, deadline });
+        self.in_flight.insert(
+            self.next_id,
+            InFlight {
+                datagrams,
+                exchange,
+                sent: 1,
+                deadline,
+            },
+        );
         self.next_id = self.next_id.wrapping_add(1);
     }
 
@@ -101,7 +113,11 @@ impl<X> Outbox<X> {
         random: &mut dyn Random,
     ) -> Result<Vec<Datagrams>, DeadPeer> {
         let mut out = Vec::new();
-        for request in self.in_flight.values_mut().filter(|request| request.deadline <= now) {
+        for request in self
+            .in_flight
+            .values_mut()
+            .filter(|request| request.deadline <= now)
+        {
             if request.sent > policy.tries {
                 return Err(DeadPeer);
             }
@@ -158,7 +174,12 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Accepts `limit` requests at once, the first being `first`.
     pub(crate) fn new(limit: u32, first: u32) -> Self {
-        Self { limit: limit.clamp(1, LARGEST_WINDOW), next: first, ahead: BTreeSet::new(), answers: BTreeMap::new() }
+        Self {
+            limit: limit.clamp(1, LARGEST_WINDOW),
+            next: first,
+            ahead: BTreeSet::new(),
+            answers: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn classify(&self, id: u32) -> Arrival<'_> {
@@ -181,7 +202,8 @@ impl Inbox {
         self.answers.insert(id, answer);
         let (next, limit) = (self.next, self.limit);
         // RFC 7296 section 2.3: the answers of the last window are remembered.
-        self.answers.retain(|id, _| next.wrapping_sub(*id) <= limit || id.wrapping_sub(next) < limit);
+        self.answers
+            .retain(|id, _| next.wrapping_sub(*id) <= limit || id.wrapping_sub(next) < limit);
     }
 }
 
@@ -217,7 +239,10 @@ mod tests {
 
     #[test]
     fn retransmission_backs_off_and_ends() {
-        let policy = Retransmission { tries: 3, ..Retransmission::default() };
+        let policy = Retransmission {
+            tries: 3,
+            ..Retransmission::default()
+        };
         let random: &mut dyn Random = &mut SystemRandom::new();
         let start = Instant::now();
         let mut outbox = Outbox::new();

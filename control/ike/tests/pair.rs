@@ -19,7 +19,12 @@ fn preshared_keys_bring_up_a_tunnel() {
         assert_eq!(net.count(host, |e| matches!(e, Event::IkeUp { .. })), 1);
         assert_eq!(net.count(host, |e| matches!(e, Event::ChildUp { .. })), 1);
     }
-    let inbound = net.hosts[1].dataplane.installed.values().find(|s| s.direction == SaDirection::Inbound).unwrap();
+    let inbound = net.hosts[1]
+        .dataplane
+        .installed
+        .values()
+        .find(|s| s.direction == SaDirection::Inbound)
+        .unwrap();
     assert_eq!(inbound.selectors.len(), 1);
     assert_eq!(inbound.selectors[0].local.addresses.first, network_of(1).start);
     assert_eq!(inbound.udp, None);

@@ -14,10 +14,17 @@ use super::server::message;
 enum State {
     Waiting,
     /// Our proof is out; the text is the server's proof to expect.
-    Answered { expected: String, msk: KeyMaterial },
+    Answered {
+        expected: String,
+        msk: KeyMaterial,
+    },
     /// The server proved itself, too.
-    Confirmed { msk: KeyMaterial },
-    Finished { msk: KeyMaterial },
+    Confirmed {
+        msk: KeyMaterial,
+    },
+    Finished {
+        msk: KeyMaterial,
+    },
     Failed,
 }
 
@@ -32,7 +39,11 @@ pub(crate) struct EapClient {
 impl EapClient {
     pub(crate) fn new(user: &str, password: Option<KeyMaterial>) -> Result<Self> {
         let password = password.ok_or_else(|| Error::Local(format!("no EAP secret for {user:?}")))?;
-        Ok(Self { user: user.to_owned(), password, state: State::Waiting })
+        Ok(Self {
+            user: user.to_owned(),
+            password,
+            state: State::Waiting,
+        })
     }
 
     /// The key of the finished method.
@@ -44,12 +55,25 @@ impl EapClient {
     }
 
     /// Takes the server's packet; the answer, or `None` once it said success.
-    pub(crate) fn receive(&mut self, packet: &EapPacket, random: &mut dyn Random) -> Result<Option<EapPacket>> {
+    pub(crate) fn receive(
+        &mut self,
+        packet: &EapPacket,
+        random: &mut dyn Random,
+    ) -> Result<Option<EapPacket>> {
         let answer = |method: u8, data: Vec<u8>| {
             let (code, identifier) = (code::RESPONSE, packet.identifier);
-            Ok(Some(EapPacket { code, identifier, method: Some(method), data }))
+            Ok(Some(EapPacket {
+                code,
+                identifier,
+                method: Some(method),
+                data,
+            }))
         };
-        match (packet.code, packet.method, std::mem::replace(&mut self.state, State::Failed)) {
+        match (
+            packet.code,
+            packet.method,
+            std::mem::replace(&mut self.state, State::Failed),
+        ) {
             (code::REQUEST, Some(method::IDENTITY), State::Waiting) => {
                 self.state = State::Waiting;
                 answer(method::IDENTITY, self.user.clone().into_bytes())
@@ -60,7 +84,9 @@ impl EapClient {
             (code::REQUEST, Some(method::MSCHAPV2), State::Answered { expected, msk }) => {
                 let text = packet.data.get(4..).unwrap_or_default();
                 if packet.data.first() != Some(&opcode::SUCCESS) || !text.starts_with(expected.as_bytes()) {
-                    return Err(Error::AuthenticationFailed("EAP: user name or password was refused".into()));
+                    return Err(Error::AuthenticationFailed(
+                        "EAP: user name or password was refused".into(),
+                    ));
                 }
                 self.state = State::Confirmed { msk };
                 answer(method::MSCHAPV2, vec![opcode::SUCCESS])
@@ -89,8 +115,11 @@ impl EapClient {
             return Err(Error::Malformed("MS-CHAPv2 value size"));
         }
         let authenticator_challenge = reader.array::<16>("MS-CHAPv2 challenge")?;
-        let exchange =
-            Exchange { authenticator_challenge, peer_challenge: random.bytes(), user: self.user.clone() };
+        let exchange = Exchange {
+            authenticator_challenge,
+            peer_challenge: random.bytes(),
+            user: self.user.clone(),
+        };
         let nt_response = exchange.nt_response(&self.password);
         self.state = State::Answered {
             expected: exchange.authenticator_response(&self.password, &nt_response),

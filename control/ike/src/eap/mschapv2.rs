@@ -26,7 +26,9 @@ fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     parts.iter().for_each(|part| context.update(part));
     let mut out = [0; 20];
-    out.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    out.iter_mut()
+        .zip(context.finish().as_ref())
+        .for_each(|(to, from)| *to = *from);
     out
 }
 
@@ -73,7 +75,11 @@ fn des_encrypt(key: &[u8], block: [u8; 8]) -> [u8; 8] {
 impl Exchange {
     fn challenge(&self) -> [u8; 8] {
         let user = without_domain(&self.user);
-        let digest = sha1(&[&self.peer_challenge, &self.authenticator_challenge, user.as_bytes()]);
+        let digest = sha1(&[
+            &self.peer_challenge,
+            &self.authenticator_challenge,
+            user.as_bytes(),
+        ]);
         let mut challenge = [0; 8];
         challenge.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         challenge
@@ -97,7 +103,9 @@ impl Exchange {
         let hash = hash_of_hash(&password_hash(password));
         let digest = sha1(&[hash.expose(), nt_response, MAGIC_SERVER]);
         let digest = sha1(&[&digest, &self.challenge(), MAGIC_PAD]);
-        digest.iter().fold("S=".to_owned(), |text, byte| format!("{text}{byte:02X}"))
+        digest
+            .iter()
+            .fold("S=".to_owned(), |text, byte| format!("{text}{byte:02X}"))
     }
 }
 
@@ -120,7 +128,9 @@ mod tests {
     use super::*;
 
     fn bytes<const N: usize>(hex: &str) -> [u8; N] {
-        let all: Vec<_> = (0..N).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let all: Vec<_> = (0..N)
+            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
         all.try_into().unwrap()
     }
 
@@ -133,16 +143,25 @@ mod tests {
             user: "User".into(),
         };
         assert_eq!(exchange.challenge(), bytes("D02E4386BCE91226"));
-        assert_eq!(password_hash(&password).expose(), bytes::<16>("44EBBA8D5312B8D611474411F56989AE"));
+        assert_eq!(
+            password_hash(&password).expose(),
+            bytes::<16>("44EBBA8D5312B8D611474411F56989AE")
+        );
         let response = exchange.nt_response(&password);
-        assert_eq!(response, bytes("82309ECD8D708B5EA08FAA3981CD83544233114A3D85D6DF"));
+        assert_eq!(
+            response,
+            bytes("82309ECD8D708B5EA08FAA3981CD83544233114A3D85D6DF")
+        );
         assert_eq!(
             exchange.authenticator_response(&password, &response),
             "S=407A5589115FD0D6209F510FE9C04566932CDA56"
         );
         // The server's send key (128 bit) of RFC 3079 is the second half here.
         let msk = master_session_key(&password, &response);
-        assert_eq!(&msk.expose()[16..32], bytes::<16>("8B7CDC149B993A1BA118CB153F56DCCB"));
+        assert_eq!(
+            &msk.expose()[16..32],
+            bytes::<16>("8B7CDC149B993A1BA118CB153F56DCCB")
+        );
         assert_eq!(&msk.expose()[32..], [0; 32]);
     }
 

@@ -23,11 +23,17 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 enum State {
     Identity,
-    Challenged { challenge: [u8; 16] },
+    Challenged {
+        challenge: [u8; 16],
+    },
     /// The peer proved itself; it has yet to confirm our proof.
-    Proved { msk: KeyMaterial },
+    Proved {
+        msk: KeyMaterial,
+    },
     /// The peer failed; it has yet to confirm that.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
     Done,
 }
 
@@ -43,8 +49,17 @@ impl EapServer {
     /// A new authentication and its first packet.
     pub(crate) fn new(random: &mut dyn Random) -> (Self, EapPacket) {
         let identifier = random.bytes::<1>()[0];
-        let server = Self { state: State::Identity, identifier, user: String::new() };
-        let packet = EapPacket { code: code::REQUEST, identifier, method: Some(method::IDENTITY), data: Vec::new() };
+        let server = Self {
+            state: State::Identity,
+            identifier,
+            user: String::new(),
+        };
+        let packet = EapPacket {
+            code: code::REQUEST,
+            identifier,
+            method: Some(method::IDENTITY),
+            data: Vec::new(),
+        };
         (server, packet)
     }
 
@@ -55,11 +70,21 @@ impl EapServer {
 
     fn request(&mut self, data: Vec<u8>) -> EapPacket {
         self.identifier = self.identifier.wrapping_add(1);
-        EapPacket { code: code::REQUEST, identifier: self.identifier, method: Some(method::MSCHAPV2), data }
+        EapPacket {
+            code: code::REQUEST,
+            identifier: self.identifier,
+            method: Some(method::MSCHAPV2),
+            data,
+        }
     }
 
     fn end(&self, code: u8) -> EapPacket {
-        EapPacket { code, identifier: self.identifier, method: None, data: Vec::new() }
+        EapPacket {
+            code,
+            identifier: self.identifier,
+            method: None,
+            data: Vec::new(),
+        }
     }
 
     fn failure(&self, reason: &str) -> Verdict {
@@ -85,13 +110,19 @@ impl EapServer {
                 value.extend_from_slice(&challenge);
                 value.extend_from_slice(name);
                 let identifier = self.identifier.wrapping_add(1);
-                Ok(Verdict::Continue(self.request(message(opcode::CHALLENGE, identifier, &value))))
+                Ok(Verdict::Continue(self.request(message(
+                    opcode::CHALLENGE,
+                    identifier,
+                    &value,
+                ))))
             }
             (_, Some(method::NAK)) => Ok(self.failure("the peer knows no EAP-MSCHAPv2")),
             (State::Challenged { challenge }, Some(method::MSCHAPV2)) => {
                 self.check_response(packet, challenge, credentials)
             }
-            (State::Proved { msk }, Some(method::MSCHAPV2)) if packet.data.first() == Some(&opcode::SUCCESS) => {
+            (State::Proved { msk }, Some(method::MSCHAPV2))
+                if packet.data.first() == Some(&opcode::SUCCESS) =>
+            {
                 Ok(Verdict::Success(self.end(code::SUCCESS), msk))
             }
             (State::Refused { reason }, Some(method::MSCHAPV2)) => Ok(self.failure(&reason)),
@@ -118,24 +149,35 @@ impl EapServer {
         reader.array::<8>("MS-CHAPv2 reserved")?;
         let nt_response = reader.array::<24>("MS-CHAPv2 response")?;
         reader.u8("MS-CHAPv2 flags")?;
-        let user = String::from_utf8(reader.finish().to_vec()).map_err(|_| Error::Malformed("MS-CHAPv2 name"))?;
+        let user =
+            String::from_utf8(reader.finish().to_vec()).map_err(|_| Error::Malformed("MS-CHAPv2 name"))?;
         if user.chars().any(char::is_control) {
             return Err(Error::Malformed("MS-CHAPv2 name"));
         }
-        let password = credentials.eap_password(&user).or_else(|| credentials.eap_password(without_domain(&user)));
-        let exchange = Exchange { authenticator_challenge, peer_challenge, user: user.clone() };
+        let password = credentials
+            .eap_password(&user)
+            .or_else(|| credentials.eap_password(without_domain(&user)));
+        let exchange = Exchange {
+            authenticator_challenge,
+            peer_challenge,
+            user: user.clone(),
+        };
         // An unknown user costs the same computation and gets the same answer as a wrong password.
         let nobody = KeyMaterial::new(Vec::new());
         let expected = exchange.nt_response(password.unwrap_or(&nobody));
         let equal = aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &nt_response).is_ok();
         let Some(password) = password.filter(|_| equal) else {
-            self.state = State::Refused { reason: format!("EAP: wrong user name or password for {user:?}") };
+            self.state = State::Refused {
+                reason: format!("EAP: wrong user name or password for {user:?}"),
+            };
             let text = format!("E=691 R=0 C={} V=3 M=Authentication failed", "0".repeat(32));
             let data = message(opcode::FAILURE, identifier, text.as_bytes());
             return Ok(Verdict::Continue(self.request(data)));
         };
         let text = format!("{} M=OK", exchange.authenticator_response(password, &nt_response));
-        self.state = State::Proved { msk: master_session_key(password, &nt_response) };
+        self.state = State::Proved {
+            msk: master_session_key(password, &nt_response),
+        };
         self.user = user;
         let data = message(opcode::SUCCESS, identifier, text.as_bytes());
         Ok(Verdict::Continue(self.request(data)))
@@ -161,7 +203,8 @@ mod tests {
         let mut credentials = Credentials::new();
         credentials.add_eap_user("alice", "wonderland");
         let (mut server, mut packet) = EapServer::new(random);
-        let mut client = EapClient::new("alice", Some(KeyMaterial::new(password.as_bytes().to_vec()))).unwrap();
+        let mut client =
+            EapClient::new("alice", Some(KeyMaterial::new(password.as_bytes().to_vec()))).unwrap();
         for _ in 0..10 {
             let answer = match client.receive(&packet, random) {
                 Ok(Some(answer)) => answer,
@@ -195,8 +238,16 @@ mod tests {
     fn fault_31_early_success_and_packets_out_of_order() {
         let random: &mut dyn Random = &mut SystemRandom::new();
         let mut client = EapClient::new("alice", Some(KeyMaterial::new(b"x".to_vec()))).unwrap();
-        let success = EapPacket { code: code::SUCCESS, identifier: 1, method: None, data: vec![] };
-        assert!(client.receive(&success, random).is_err(), "EAP-Success before the method is done");
+        let success = EapPacket {
+            code: code::SUCCESS,
+            identifier: 1,
+            method: None,
+            data: vec![],
+        };
+        assert!(
+            client.receive(&success, random).is_err(),
+            "EAP-Success before the method is done"
+        );
         assert!(client.msk().is_err());
         let (mut server, first) = EapServer::new(random);
         let confirm = EapPacket {
@@ -220,7 +271,8 @@ mod tests {
                 method: Some(method::IDENTITY),
                 data: b"alice".to_vec(),
             };
-            let Ok(Verdict::Continue(challenge)) = server.receive(&identity, &Credentials::new(), random) else {
+            let Ok(Verdict::Continue(challenge)) = server.receive(&identity, &Credentials::new(), random)
+            else {
                 panic!("no challenge")
             };
             let mut data = vec![opcode::RESPONSE, 0, 0, 54, 49];
@@ -233,7 +285,10 @@ mod tests {
                 data,
             };
             let outcome = server.receive(&response, &Credentials::new(), random);
-            assert!(!matches!(outcome, Ok(Verdict::Success(..) | Verdict::Continue(_))), "{length}");
+            assert!(
+                !matches!(outcome, Ok(Verdict::Success(..) | Verdict::Continue(_))),
+                "{length}"
+            );
         }
     }
 }

@@ -44,7 +44,9 @@ impl Admission {
         if !self.half_open.remove(&id) {
             return;
         }
-        let Some((remote, _)) = self.keys.get(&id) else { return };
+        let Some((remote, _)) = self.keys.get(&id) else {
+            return;
+        };
         if let Some(count) = self.per_address.get_mut(&remote.ip()) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -120,8 +122,9 @@ impl Endpoint {
                 return Ok(());
             }
         }
-        let (outcome, effects) =
-            self.with_context(now, |ctx| answer_init(ctx, local, remote, header, message, &parts));
+        let (outcome, effects) = self.with_context(now, |ctx| {
+            answer_init(ctx, local, remote, header, message, &parts)
+        });
         match outcome {
             Ok(Outcome::Accepted(sa)) => {
                 let id = sa.id;
@@ -133,7 +136,11 @@ impl Endpoint {
             Err(error) => {
                 if let Error::NoProposalChosen(_) = &error {
                     if self.admission.may_report(now) {
-                        self.events.push_back(Event::Failed { connection: None, remote, reason: error.to_string() });
+                        self.events.push_back(Event::Failed {
+                            connection: None,
+                            remote,
+                            reason: error.to_string(),
+                        });
                     }
                 }
                 if let Error::Malformed(_) | Error::MissingPayload(_) | Error::BadPublicValue(_) = &error {
@@ -150,7 +157,9 @@ impl Endpoint {
     /// A first request that was answered gets the same answer again; anything else under its SPI is ignored.
     fn repeat_first_answer(&mut self, now: Instant, id: SaId, message: &[u8]) {
         self.with_sa(now, id, |sa, ctx| {
-            let Phase::Handshake(handshake) = &sa.phase else { return };
+            let Phase::Handshake(handshake) = &sa.phase else {
+                return;
+            };
             if handshake.init_request == message {
                 let answer = vec![handshake.init_response.clone()];
                 ctx.counters.retransmits_answered += 1;
@@ -160,8 +169,19 @@ impl Endpoint {
     }
 
     /// An unprotected answer that leaves nothing behind. It is never longer than a request by more than a cookie.
-    fn answer_statelessly(&mut self, local: SocketAddr, remote: SocketAddr, header: &Header, payloads: &[Payload]) {
-        let answer = Header { is_response: true, from_initiator: false, responder_spi: 0, ..*header };
+    fn answer_statelessly(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        header: &Header,
+        payloads: &[Payload],
+    ) {
+        let answer = Header {
+            is_response: true,
+            from_initiator: false,
+            responder_spi: 0,
+            ..*header
+        };
         let bytes = with_marker(&self.config, local, &emit_message(&answer, payloads));
         self.transmits.push_back(Transmit { local, remote, bytes });
     }

@@ -18,7 +18,10 @@ impl Endpoint {
     /// Loads a connection, or replaces one of the same name: IKE SAs that are up keep the old configuration until they
     /// are renewed from the start. Children that start by themselves are brought up.
     pub fn add_connection(&mut self, now: Instant, connection: Connection) {
-        let starts = connection.children.iter().any(|child| child.start == StartAction::Start);
+        let starts = connection
+            .children
+            .iter()
+            .any(|child| child.start == StartAction::Start);
         let initiates = starts && !connection.remote_addresses.is_empty();
         let name = connection.name.clone();
         self.connections.retain(|other| other.name != name);
@@ -55,11 +58,16 @@ impl Endpoint {
         let connection = found.ok_or_else(|| Error::Local(format!("no connection named {connection:?}")))?;
         let children: Vec<String> = match child {
             Some(name) => {
-                let config = connection.child(name).ok_or_else(|| Error::Local(format!("no child named {name:?}")))?;
+                let config = connection
+                    .child(name)
+                    .ok_or_else(|| Error::Local(format!("no child named {name:?}")))?;
                 vec![config.name.clone()]
             }
             None => {
-                let started = connection.children.iter().filter(|child| child.start == StartAction::Start);
+                let started = connection
+                    .children
+                    .iter()
+                    .filter(|child| child.start == StartAction::Start);
                 started.map(|child| child.name.clone()).collect()
             }
         };
@@ -72,7 +80,10 @@ impl Endpoint {
         self.with_sa(now, id, |sa, ctx| {
             sa.held_down = false;
             for name in children {
-                let have = sa.children.iter().any(|child| child.name == name && child.successor.is_none());
+                let have = sa
+                    .children
+                    .iter()
+                    .any(|child| child.name == name && child.successor.is_none());
                 if !have {
                     sa.enqueue(ctx.now, Task::CreateChild { name });
                 }
@@ -88,10 +99,14 @@ impl Endpoint {
     /// As [`Self::initiate`], and where no child carries the tunnel.
     pub fn acquire(&mut self, now: Instant, tunnel: TunnelId) -> Result<()> {
         let found = self.connections.iter().find_map(|connection| {
-            let child = connection.children.iter().find(|child| child.tunnel == Some(tunnel))?;
+            let child = connection
+                .children
+                .iter()
+                .find(|child| child.tunnel == Some(tunnel))?;
             Some((connection.name.clone(), child.name.clone()))
         });
-        let (connection, child) = found.ok_or_else(|| Error::Local(format!("no child carries tunnel {}", tunnel.0)))?;
+        let (connection, child) =
+            found.ok_or_else(|| Error::Local(format!("no child carries tunnel {}", tunnel.0)))?;
         self.initiate(now, &connection, Some(&child))
     }
 
@@ -101,15 +116,24 @@ impl Endpoint {
             state.wanted = false;
             state.retry_at = None;
         }
-        let ids: Vec<SaId> =
-            self.sas.values().filter(|sa| sa.connection.name == connection).map(|sa| sa.id).collect();
+        let ids: Vec<SaId> = self
+            .sas
+            .values()
+            .filter(|sa| sa.connection.name == connection)
+            .map(|sa| sa.id)
+            .collect();
         for id in ids {
             self.with_sa(now, id, |sa, ctx| {
                 sa.held_down = true;
                 if sa.is_half_open() {
                     sa.close(ctx, "closed by the operator");
                 } else {
-                    sa.enqueue(ctx.now, Task::DeleteIke { reason: "closed by the operator".into() });
+                    sa.enqueue(
+                        ctx.now,
+                        Task::DeleteIke {
+                            reason: "closed by the operator".into(),
+                        },
+                    );
                     sa.run_tasks(ctx);
                 }
             });
@@ -120,7 +144,12 @@ impl Endpoint {
     pub fn terminate_child(&mut self, now: Instant, connection: &str, child: &str) {
         self.for_sas_of(now, connection, |sa, ctx| {
             sa.held_down = true;
-            let spis: Vec<u32> = sa.children.iter().filter(|c| c.name == child).map(|c| c.spi_in()).collect();
+            let spis: Vec<u32> = sa
+                .children
+                .iter()
+                .filter(|c| c.name == child)
+                .map(|c| c.spi_in())
+                .collect();
             for spi_in in spis {
                 sa.enqueue(ctx.now, Task::DeleteChild { spi_in });
             }
@@ -156,8 +185,12 @@ impl Endpoint {
     /// SPI of the pair will do.
     pub fn limit_reached(&mut self, now: Instant, spi: u32) {
         let of_spi = |child: &&crate::child_sa::ChildSa| child.spi_in() == spi || child.spi_out() == spi;
-        let ids: Vec<SaId> =
-            self.sas.values().filter(|sa| sa.children.iter().any(|child| of_spi(&child))).map(|sa| sa.id).collect();
+        let ids: Vec<SaId> = self
+            .sas
+            .values()
+            .filter(|sa| sa.children.iter().any(|child| of_spi(&child)))
+            .map(|sa| sa.id)
+            .collect();
         for id in ids {
             self.with_sa(now, id, |sa, ctx| {
                 if let Some(spi_in) = sa.children.iter().find(of_spi).map(|child| child.spi_in()) {
@@ -171,7 +204,11 @@ impl Endpoint {
     /// The dataplane says that an authentic packet of this inbound SA came from elsewhere (RFC 7296 section 2.23): the
     /// peer is followed where it is behind a NAT and MOBIKE does not say otherwise.
     pub fn peer_moved(&mut self, now: Instant, spi_in: u32, address: IpAddr, port: Option<u16>) {
-        let id = self.sas.values().find(|sa| sa.child_by_spi_in(spi_in).is_some()).map(|sa| sa.id);
+        let id = self
+            .sas
+            .values()
+            .find(|sa| sa.child_by_spi_in(spi_in).is_some())
+            .map(|sa| sa.id);
         let Some(id) = id else { return };
         self.with_sa(now, id, |sa, ctx| {
             let follows = sa.nat.there && !sa.nat.here && (!sa.support.mobike || address == sa.remote.ip());

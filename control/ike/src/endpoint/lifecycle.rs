@@ -47,11 +47,17 @@ impl Endpoint {
             return;
         }
         // The heir died first: what it would have carried goes with it.
-        let children = estate.children.iter().flat_map(|child| [child.outbound.reference(), child.inbound.reference()]);
-        let references: Vec<_> = children.chain(estate.draining.iter().map(|(_, reference)| *reference)).collect();
+        let children = estate
+            .children
+            .iter()
+            .flat_map(|child| [child.outbound.reference(), child.inbound.reference()]);
+        let references: Vec<_> = children
+            .chain(estate.draining.iter().map(|(_, reference)| *reference))
+            .collect();
         for reference in references {
             self.registry.release_child_spi(reference.spi);
-            self.events.push_back(Event::Dataplane(Update::RemoveSa(reference)));
+            self.events
+                .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
         for child in &estate.children {
             self.events.push_back(Event::ChildDown {
@@ -90,7 +96,9 @@ impl Endpoint {
                 self.with_sa(now, other, |sa, ctx| sa.close(ctx, "the peer started over"));
             } else if ours && other_ours {
                 // Reauthentication, made before the old SA is broken.
-                let delete = Task::DeleteIke { reason: "reauthenticated".into() };
+                let delete = Task::DeleteIke {
+                    reason: "reauthenticated".into(),
+                };
                 self.with_sa(now, other, |sa, ctx| {
                     sa.superseded = true;
                     sa.enqueue(ctx.now, delete);
@@ -98,10 +106,15 @@ impl Endpoint {
                 });
             } else if ours != other_ours && connection.unique {
                 // Both ends initiated at once. Both see both SAs, and the one with the higher initiator SPI goes.
-                let (loser, loser_is_ours) =
-                    if spi_i > other_spi_i { (id, ours) } else { (other, other_ours) };
+                let (loser, loser_is_ours) = if spi_i > other_spi_i {
+                    (id, ours)
+                } else {
+                    (other, other_ours)
+                };
                 if loser_is_ours {
-                    let delete = Task::DeleteIke { reason: "duplicate".into() };
+                    let delete = Task::DeleteIke {
+                        reason: "duplicate".into(),
+                    };
                     self.with_sa(now, loser, |sa, ctx| {
                         sa.superseded = true;
                         sa.enqueue(ctx.now, delete);
@@ -122,9 +135,19 @@ impl Endpoint {
         names.dedup();
         let remote = SocketAddr::new(sa.remote.ip(), self.config.port);
         let local = sa.local.ip();
-        if let Err(error) = self.launch(now, &connection, SocketAddr::new(local, self.config.port), remote, names) {
+        if let Err(error) = self.launch(
+            now,
+            &connection,
+            SocketAddr::new(local, self.config.port),
+            remote,
+            names,
+        ) {
             let (connection, reason) = (Some(connection.name.clone()), error.to_string());
-            self.events.push_back(Event::Failed { connection, remote, reason });
+            self.events.push_back(Event::Failed {
+                connection,
+                remote,
+                reason,
+            });
         }
     }
 
@@ -134,7 +157,9 @@ impl Endpoint {
         if sa.superseded || sa.connection.remote_addresses.is_empty() || self.live_sa(&name).is_some() {
             return;
         }
-        let Some(state) = self.states.get_mut(&name).filter(|state| state.wanted) else { return };
+        let Some(state) = self.states.get_mut(&name).filter(|state| state.wanted) else {
+            return;
+        };
         if was_half_open && sa.initiator {
             state.address_index = state.address_index.wrapping_add(1);
             state.redirect = None;
@@ -142,7 +167,9 @@ impl Endpoint {
         if state.retry_at.is_some() {
             return;
         }
-        let doubled = Duration::from_millis(500).saturating_mul(1 << state.attempts.min(10)).min(LONGEST_RETRY);
+        let doubled = Duration::from_millis(500)
+            .saturating_mul(1 << state.attempts.min(10))
+            .min(LONGEST_RETRY);
         state.attempts = state.attempts.saturating_add(1);
         let jitter = Duration::from_millis(self.random.below(500));
         state.retry_at = Some(now + doubled + jitter);
@@ -184,7 +211,12 @@ impl Endpoint {
     }
 
     /// Starts an IKE SA to the connection's next address.
-    pub(super) fn launch_next(&mut self, now: Instant, connection: &Arc<Connection>, children: Vec<String>) -> Result<()> {
+    pub(super) fn launch_next(
+        &mut self,
+        now: Instant,
+        connection: &Arc<Connection>,
+        children: Vec<String>,
+    ) -> Result<()> {
         let state = self.states.entry(connection.name.clone()).or_default();
         let index = state.address_index % connection.remote_addresses.len().max(1);
         let mut remote = *connection
@@ -195,10 +227,22 @@ impl Endpoint {
             remote.set_ip(redirect);
         }
         let same_family = |address: &&std::net::IpAddr| address.is_ipv4() == remote.is_ipv4();
-        let local = connection.local_addresses.iter().find(same_family).copied().ok_or_else(|| {
-            Error::Local(format!("connection {:?} has no local address to reach {remote} from", connection.name))
-        })?;
-        let port = if remote.port() == self.config.nat_t_port { self.config.nat_t_port } else { self.config.port };
+        let local = connection
+            .local_addresses
+            .iter()
+            .find(same_family)
+            .copied()
+            .ok_or_else(|| {
+                Error::Local(format!(
+                    "connection {:?} has no local address to reach {remote} from",
+                    connection.name
+                ))
+            })?;
+        let port = if remote.port() == self.config.nat_t_port {
+            self.config.nat_t_port
+        } else {
+            self.config.port
+        };
         self.launch(now, connection, SocketAddr::new(local, port), remote, children)
     }
 

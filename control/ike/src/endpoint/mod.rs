@@ -67,7 +67,12 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Endpoint({} connections, {} IKE SAs)", self.connections.len(), self.sas.len())
+        write!(
+            f,
+            "Endpoint({} connections, {} IKE SAs)",
+            self.connections.len(),
+            self.sas.len()
+        )
     }
 }
 
@@ -118,9 +123,17 @@ impl Endpoint {
         }
     }
 
-    fn dispatch(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, message: &[u8]) -> Result<()> {
+    fn dispatch(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        message: &[u8],
+    ) -> Result<()> {
         let header = Header::parse(message)?;
-        let body = message.get(HEADER_BYTES..).ok_or(Error::Malformed("IKE header"))?;
+        let body = message
+            .get(HEADER_BYTES..)
+            .ok_or(Error::Malformed("IKE header"))?;
         if header.exchange == ExchangeType::IKE_SA_INIT {
             if header.message_id != 0 || header.is_response == header.from_initiator {
                 return Err(Error::Malformed("IKE_SA_INIT header"));
@@ -140,16 +153,28 @@ impl Endpoint {
             });
             return Ok(());
         }
-        let local_spi = if header.from_initiator { header.responder_spi } else { header.initiator_spi };
-        let remote_spi = if header.from_initiator { header.initiator_spi } else { header.responder_spi };
+        let local_spi = if header.from_initiator {
+            header.responder_spi
+        } else {
+            header.initiator_spi
+        };
+        let remote_spi = if header.from_initiator {
+            header.initiator_spi
+        } else {
+            header.responder_spi
+        };
         let chain: Chain = parse_chain(header.next_payload, body)?;
-        let part = chain.encrypted.ok_or(Error::Malformed("message is not protected"))?;
+        let part = chain
+            .encrypted
+            .ok_or(Error::Malformed("message is not protected"))?;
         let id = self.registry.by_spi.get(&local_spi).copied();
         let Some(id) = id.filter(|id| self.sas.get(id).is_some_and(|sa| sa.remote_spi == remote_spi)) else {
             self.counters.unknown_spi += 1;
             return Ok(());
         };
-        self.with_sa(now, id, |sa, ctx| sa.receive(ctx, local, remote, &header, part, message));
+        self.with_sa(now, id, |sa, ctx| {
+            sa.receive(ctx, local, remote, &header, part, message)
+        });
         Ok(())
     }
 
@@ -158,7 +183,12 @@ impl Endpoint {
         self.retry_connections(now);
         // An SA that stays due for ever would hang the loop: each is handled once a call.
         let mut handled = BTreeSet::new();
-        while let Some((when, id)) = self.deadlines.iter().copied().find(|(_, id)| !handled.contains(id)) {
+        while let Some((when, id)) = self
+            .deadlines
+            .iter()
+            .copied()
+            .find(|(_, id)| !handled.contains(id))
+        {
             if when > now {
                 break;
             }
@@ -211,7 +241,9 @@ impl Endpoint {
 
     /// Lets an IKE SA act, then brings the endpoint's books in line with what it became.
     fn with_sa(&mut self, now: Instant, id: SaId, act: impl FnOnce(&mut IkeSa, &mut Context<'_>)) {
-        let Some(mut sa) = self.sas.remove(&id) else { return };
+        let Some(mut sa) = self.sas.remove(&id) else {
+            return;
+        };
         let held_before = sa.fragment_bytes();
         let was_half_open = sa.is_half_open();
         let ((), effects) = self.with_context(now, |ctx| act(&mut sa, ctx));

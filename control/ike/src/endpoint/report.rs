@@ -63,10 +63,18 @@ impl IkeSa {
             remote: self.remote,
             local_id: self.local_id.clone(),
             remote_id: self.remote_id.clone(),
-            suite: self.keyed.as_ref().map(|keyed| keyed.suite.to_string()).unwrap_or_default(),
+            suite: self
+                .keyed
+                .as_ref()
+                .map(|keyed| keyed.suite.to_string())
+                .unwrap_or_default(),
             nat: (self.nat.here, self.nat.there),
             virtual_addresses: self.virtual_addresses.clone(),
-            children: self.children.iter().map(crate::child_sa::ChildSa::summary).collect(),
+            children: self
+                .children
+                .iter()
+                .map(crate::child_sa::ChildSa::summary)
+                .collect(),
         }
     }
 }
@@ -83,7 +91,9 @@ impl Endpoint {
     /// connection to it was lost.
     pub fn installed_sas(&self) -> Vec<SaSpec> {
         let children = self.sas.values().flat_map(|sa| sa.children.iter());
-        children.flat_map(|child| [child.inbound.clone(), child.outbound.clone()]).collect()
+        children
+            .flat_map(|child| [child.inbound.clone(), child.outbound.clone()])
+            .collect()
     }
 
     /// IKE SAs of peers that have not authenticated yet.

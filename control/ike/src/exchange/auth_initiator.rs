@@ -35,7 +35,10 @@ pub(crate) struct AuthExchange {
 impl IkeSa {
     /// The child to ask for together with authentication.
     fn first_child(&mut self) -> Option<String> {
-        let queued = self.tasks.iter().position(|queued| matches!(queued.task, Task::CreateChild { .. }));
+        let queued = self
+            .tasks
+            .iter()
+            .position(|queued| matches!(queued.task, Task::CreateChild { .. }));
         if self.connection.childless == Childless::Prefer && self.support.childless {
             return None;
         }
@@ -44,7 +47,11 @@ impl IkeSa {
         }
         let children = &self.connection.children;
         let started = children.iter().find(|child| child.start == StartAction::Start);
-        let any = if self.support.childless { started } else { started.or(children.first()) };
+        let any = if self.support.childless {
+            started
+        } else {
+            started.or(children.first())
+        };
         any.map(|child| child.name.clone())
     }
 
@@ -63,7 +70,12 @@ impl IkeSa {
             eap = Some(EapClient::new(user, ctx.credentials.eap_password(user).cloned())?);
         } else {
             let peer = connection.remote_id.expected();
-            payloads.push(Payload::Auth(self.own_auth(ctx.credentials, &connection, &own, peer)?));
+            payloads.push(Payload::Auth(self.own_auth(
+                ctx.credentials,
+                &connection,
+                &own,
+                peer,
+            )?));
         }
         payloads.extend(address_request(connection.request_addresses));
         let child = match self.first_child() {
@@ -81,25 +93,50 @@ impl IkeSa {
             payloads.push(status(NotifyType::MOBIKE_SUPPORTED, Vec::new()));
         }
         if connection.window > 1 {
-            payloads.push(status(NotifyType::SET_WINDOW_SIZE, connection.window.to_be_bytes().to_vec()));
+            payloads.push(status(
+                NotifyType::SET_WINDOW_SIZE,
+                connection.window.to_be_bytes().to_vec(),
+            ));
         }
         if let (Some(old), Some(ppk)) = (&without_ppk, &connection.ppk) {
             // RFC 8784 section 5.1: PPK_ID_FIXED.
-            payloads.push(status(NotifyType::PPK_IDENTITY, [&[2], ppk.id.as_slice()].concat()));
+            payloads.push(status(
+                NotifyType::PPK_IDENTITY,
+                [&[2], ppk.id.as_slice()].concat(),
+            ));
             if !ppk.required && eap.is_none() {
                 let mixed = self.swap_keys(old.clone())?;
-                let auth = self.own_auth(ctx.credentials, &connection, &own, connection.remote_id.expected());
+                let auth = self.own_auth(
+                    ctx.credentials,
+                    &connection,
+                    &own,
+                    connection.remote_id.expected(),
+                );
                 self.swap_keys(mixed)?;
                 payloads.push(status(NotifyType::NO_PPK_AUTH, auth?.data));
             }
         }
-        let exchange = AuthExchange { own, child, without_ppk, eap, msk: None, verified: false };
-        self.request(ctx, ExchangeType::IKE_AUTH, &payloads, Exchange::Auth(Box::new(exchange)))
+        let exchange = AuthExchange {
+            own,
+            child,
+            without_ppk,
+            eap,
+            msk: None,
+            verified: false,
+        };
+        self.request(
+            ctx,
+            ExchangeType::IKE_AUTH,
+            &payloads,
+            Exchange::Auth(Box::new(exchange)),
+        )
     }
 
     /// Mixes the connection's PPK into the keys where both ends use one; returns the keys before.
     fn mix_ppk(&mut self, ctx: &Context<'_>) -> Result<Option<crate::keymat::IkeKeys>> {
-        let Some(ppk) = self.connection.ppk.clone() else { return Ok(None) };
+        let Some(ppk) = self.connection.ppk.clone() else {
+            return Ok(None);
+        };
         let secret = ctx.credentials.ppk(&ppk.id).filter(|_| self.support.ppk);
         match (secret, &mut self.keyed) {
             (Some(secret), Some(keyed)) => {
@@ -107,18 +144,28 @@ impl IkeSa {
                 keyed.keys.mix_ppk(secret);
                 Ok(Some(before))
             }
-            _ if ppk.required => Err(Error::AuthenticationFailed("the peer does not use the required PPK".into())),
+            _ if ppk.required => Err(Error::AuthenticationFailed(
+                "the peer does not use the required PPK".into(),
+            )),
             _ => Ok(None),
         }
     }
 
     /// Replaces the derived keys (not those that protect messages, which a PPK leaves alone).
     pub(crate) fn swap_keys(&mut self, keys: crate::keymat::IkeKeys) -> Result<crate::keymat::IkeKeys> {
-        let keyed = self.keyed.as_mut().ok_or(Error::Malformed("exchange out of order"))?;
+        let keyed = self
+            .keyed
+            .as_mut()
+            .ok_or(Error::Malformed("exchange out of order"))?;
         Ok(std::mem::replace(&mut keyed.keys, keys))
     }
 
-    pub(crate) fn take_auth(&mut self, ctx: &mut Context<'_>, mut exchange: AuthExchange, parts: Parts) -> Result<()> {
+    pub(crate) fn take_auth(
+        &mut self,
+        ctx: &mut Context<'_>,
+        mut exchange: AuthExchange,
+        parts: Parts,
+    ) -> Result<()> {
         let result = self.try_take_auth(ctx, &mut exchange, parts);
         if let (Err(error), Some(child)) = (&result, &exchange.child) {
             ctx.registry.release_child_spi(child.spi_in);
@@ -128,9 +175,12 @@ impl IkeSa {
         }
         match result {
             // Still under way: the exchange goes on.
-            Ok(Some(payloads)) => {
-                self.request(ctx, ExchangeType::IKE_AUTH, &payloads, Exchange::Auth(Box::new(exchange)))
-            }
+            Ok(Some(payloads)) => self.request(
+                ctx,
+                ExchangeType::IKE_AUTH,
+                &payloads,
+                Exchange::Auth(Box::new(exchange)),
+            ),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         }
@@ -165,7 +215,9 @@ impl IkeSa {
         let peer = self.remote_id.clone().ok_or(Error::MissingPayload("IDr"))?;
         if let (Some(old), None) = (&exchange.without_ppk, parts.notify(NotifyType::PPK_IDENTITY)) {
             if connection.ppk.as_ref().is_some_and(|ppk| ppk.required) {
-                return Err(Error::AuthenticationFailed("the peer did not use the required PPK".into()));
+                return Err(Error::AuthenticationFailed(
+                    "the peer did not use the required PPK".into(),
+                ));
             }
             if exchange.eap.is_none() {
                 self.swap_keys(old.clone())?;
@@ -224,7 +276,11 @@ impl IkeSa {
         if let Err(error) = outcome {
             ctx.registry.release_child_spi(spi_in);
             let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
-            ctx.events.push_back(Event::Failed { connection, remote, reason: format!("child {name}: {error}") });
+            ctx.events.push_back(Event::Failed {
+                connection,
+                remote,
+                reason: format!("child {name}: {error}"),
+            });
             let wait = std::time::Duration::from_secs(30);
             self.enqueue_at(ctx.now + wait, Task::CreateChild { name });
         }
@@ -249,9 +305,16 @@ impl IkeSa {
             keyed.previous_receive = None;
         }
         ctx.counters.established += 1;
-        let suite = self.keyed.as_ref().map(|keyed| keyed.suite.to_string()).unwrap_or_default();
-        let virtual_addresses =
-            if self.own_addresses.is_empty() { &self.virtual_addresses } else { &self.own_addresses };
+        let suite = self
+            .keyed
+            .as_ref()
+            .map(|keyed| keyed.suite.to_string())
+            .unwrap_or_default();
+        let virtual_addresses = if self.own_addresses.is_empty() {
+            &self.virtual_addresses
+        } else {
+            &self.own_addresses
+        };
         if let Some(remote_id) = self.remote_id.clone() {
             ctx.events.push_back(Event::IkeUp {
                 sa: self.id,
@@ -262,16 +325,22 @@ impl IkeSa {
                 virtual_addresses: virtual_addresses.clone(),
             });
         }
-        ctx.effects.push(Effect::Established { sa: self.id, initial_contact });
+        ctx.effects.push(Effect::Established {
+            sa: self.id,
+            initial_contact,
+        });
     }
 
     /// Addresses that the responder assigned to us.
     fn take_addresses(&mut self, parts: &Parts) {
-        let Some(reply) = parts.configuration.as_ref().filter(|cp| cp.kind == kind::REPLY) else { return };
+        let Some(reply) = parts.configuration.as_ref().filter(|cp| cp.kind == kind::REPLY) else {
+            return;
+        };
         for (attribute, value) in reply.attributes.iter().take(32) {
             match (*attribute, value.as_slice()) {
                 (attribute::INTERNAL_IP4_ADDRESS, v4) => {
-                    self.own_addresses.extend(<[u8; 4]>::try_from(v4).map(std::net::IpAddr::from));
+                    self.own_addresses
+                        .extend(<[u8; 4]>::try_from(v4).map(std::net::IpAddr::from));
                 }
                 (attribute::INTERNAL_IP6_ADDRESS, v6) => {
                     let octets = v6.get(..16).and_then(|v6| <[u8; 16]>::try_from(v6).ok());
@@ -293,6 +362,10 @@ fn address_request((v4, v6): (bool, bool)) -> Option<Payload> {
         attributes.push((attribute::INTERNAL_IP6_ADDRESS, Vec::new()));
         attributes.push((attribute::INTERNAL_IP6_DNS, Vec::new()));
     }
-    (!attributes.is_empty())
-        .then(|| Payload::Configuration(ConfigurationPayload { kind: kind::REQUEST, attributes }))
+    (!attributes.is_empty()).then(|| {
+        Payload::Configuration(ConfigurationPayload {
+            kind: kind::REQUEST,
+            attributes,
+        })
+    })
 }

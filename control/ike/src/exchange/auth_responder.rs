@@ -38,7 +38,12 @@ struct EapProgress {
 
 impl IkeSa {
     /// Answers IKE_AUTH. Whatever fails before the peer is authenticated also ends the SA, at once.
-    pub(crate) fn answer_auth(&mut self, ctx: &mut Context<'_>, header: &Header, parts: Parts) -> Result<Vec<Payload>> {
+    pub(crate) fn answer_auth(
+        &mut self,
+        ctx: &mut Context<'_>,
+        header: &Header,
+        parts: Parts,
+    ) -> Result<Vec<Payload>> {
         let result = self.try_answer_auth(ctx, header, parts);
         if let Err(error) = &result {
             if matches!(error, Error::AuthenticationFailed(_)) {
@@ -49,7 +54,12 @@ impl IkeSa {
         result
     }
 
-    fn try_answer_auth(&mut self, ctx: &mut Context<'_>, header: &Header, parts: Parts) -> Result<Vec<Payload>> {
+    fn try_answer_auth(
+        &mut self,
+        ctx: &mut Context<'_>,
+        header: &Header,
+        parts: Parts,
+    ) -> Result<Vec<Payload>> {
         let handshake = self.handshake()?;
         if !handshake.additional.is_empty() {
             return Err(Error::Malformed("IKE_AUTH before the additional key exchanges"));
@@ -63,12 +73,19 @@ impl IkeSa {
         let connection = self.connection.clone();
         let own = self.own_identity(ctx.credentials, &connection);
         self.remote_id = Some(peer.clone());
-        let Some(auth) = &parts.auth else { return self.begin_eap(ctx, own, parts) };
+        let Some(auth) = &parts.auth else {
+            return self.begin_eap(ctx, own, parts);
+        };
         let auth = self.responder_ppk(ctx, &parts, auth.clone())?;
         self.verify_peer(ctx, &connection, &own, &peer, &auth.0, &parts.certs)?;
         let mut payloads = vec![Payload::IdR(own.clone())];
         payloads.extend(self.own_certificates(ctx.credentials, &connection));
-        payloads.push(Payload::Auth(self.own_auth(ctx.credentials, &connection, &own, Some(&peer))?));
+        payloads.push(Payload::Auth(self.own_auth(
+            ctx.credentials,
+            &connection,
+            &own,
+            Some(&peer),
+        )?));
         if auth.1 {
             payloads.push(status(NotifyType::PPK_IDENTITY, Vec::new()));
         }
@@ -90,8 +107,11 @@ impl IkeSa {
             Some(auth) if auth.method == AuthMethod::SHARED_KEY => RemoteAuth::Psk,
             Some(_) => RemoteAuth::Certificate,
         };
-        let near: Vec<_> =
-            ctx.connections.iter().filter(|c| c.accepts_addresses(self.local.ip(), self.remote.ip())).collect();
+        let near: Vec<_> = ctx
+            .connections
+            .iter()
+            .filter(|c| c.accepts_addresses(self.local.ip(), self.remote.ip()))
+            .collect();
         let fits = |connection: &Connection| {
             let asked = parts.id_r.as_ref();
             let named = asked.is_none_or(|id| *id == self.own_identity(ctx.credentials, connection));
@@ -100,25 +120,43 @@ impl IkeSa {
                 RemoteId::Any => true,
                 id => id.matches(peer),
             };
-            named && expected && connection.remote_auth == uses && choose_ike(&connection.proposals, &offered).is_ok()
+            named
+                && expected
+                && connection.remote_auth == uses
+                && choose_ike(&connection.proposals, &offered).is_ok()
         };
         let rank = |connection: &Connection| match connection.remote_id {
             RemoteId::Exactly(_) => 0,
             RemoteId::Any => 2,
             _ => 1,
         };
-        near.iter().filter(|c| fits(c)).min_by_key(|c| rank(c)).map(|c| (*c).clone()).ok_or_else(|| {
-            let expected: Vec<_> = near
-                .iter()
-                .take(8)
-                .map(|c| format!("{} by {:?} as {}", c.remote_id, c.remote_auth, self.own_identity(ctx.credentials, c)))
-                .collect();
-            let asked = parts.id_r.as_ref().map(|id| format!(" asking for {id}")).unwrap_or_default();
-            Error::AuthenticationFailed(format!(
-                "peer is {peer} by {uses:?}{asked}; expected one of: {}",
-                expected.join(", ")
-            ))
-        })
+        near.iter()
+            .filter(|c| fits(c))
+            .min_by_key(|c| rank(c))
+            .map(|c| (*c).clone())
+            .ok_or_else(|| {
+                let expected: Vec<_> = near
+                    .iter()
+                    .take(8)
+                    .map(|c| {
+                        format!(
+                            "{} by {:?} as {}",
+                            c.remote_id,
+                            c.remote_auth,
+                            self.own_identity(ctx.credentials, c)
+                        )
+                    })
+                    .collect();
+                let asked = parts
+                    .id_r
+                    .as_ref()
+                    .map(|id| format!(" asking for {id}"))
+                    .unwrap_or_default();
+                Error::AuthenticationFailed(format!(
+                    "peer is {peer} by {uses:?}{asked}; expected one of: {}",
+                    expected.join(", ")
+                ))
+            })
     }
 
     /// RFC 8784 section 3: which AUTH to check, and whether the PPK is in use.
@@ -136,12 +174,20 @@ impl IkeSa {
                 return Ok((auth, true));
             }
             if let Some(plain) = parts.notify(NotifyType::NO_PPK_AUTH).filter(|_| !required) {
-                return Ok((crate::payload::auth::AuthPayload { method: auth.method, data: plain.data.clone() }, false));
+                return Ok((
+                    crate::payload::auth::AuthPayload {
+                        method: auth.method,
+                        data: plain.data.clone(),
+                    },
+                    false,
+                ));
             }
             return Err(Error::AuthenticationFailed("the peer's PPK is unknown".into()));
         }
         if required {
-            return Err(Error::AuthenticationFailed("the peer did not use the required PPK".into()));
+            return Err(Error::AuthenticationFailed(
+                "the peer did not use the required PPK".into(),
+            ));
         }
         Ok((auth, false))
     }
@@ -151,14 +197,29 @@ impl IkeSa {
         let connection = self.connection.clone();
         let mut payloads = vec![Payload::IdR(own.clone())];
         payloads.extend(self.own_certificates(ctx.credentials, &connection));
-        payloads.push(Payload::Auth(self.own_auth(ctx.credentials, &connection, &own, self.remote_id.as_ref())?));
+        payloads.push(Payload::Auth(self.own_auth(
+            ctx.credentials,
+            &connection,
+            &own,
+            self.remote_id.as_ref(),
+        )?));
         let (server, packet) = EapServer::new(ctx.random);
         payloads.push(Payload::Eap(packet));
-        self.handshake()?.responder.eap = Some(Box::new(EapProgress { server, own, first, msk: None }));
+        self.handshake()?.responder.eap = Some(Box::new(EapProgress {
+            server,
+            own,
+            first,
+            msk: None,
+        }));
         Ok(payloads)
     }
 
-    fn continue_eap(&mut self, ctx: &mut Context<'_>, mut progress: EapProgress, parts: Parts) -> Result<Vec<Payload>> {
+    fn continue_eap(
+        &mut self,
+        ctx: &mut Context<'_>,
+        mut progress: EapProgress,
+        parts: Parts,
+    ) -> Result<Vec<Payload>> {
         if let Some(msk) = &progress.msk {
             let auth = parts.auth.as_ref().ok_or(Error::MissingPayload("AUTH"))?;
             let peer = self.remote_id.clone().ok_or(Error::MissingPayload("IDi"))?;
@@ -205,7 +266,10 @@ impl IkeSa {
             payloads.push(status(NotifyType::MOBIKE_SUPPORTED, Vec::new()));
         }
         if connection.window > 1 {
-            payloads.push(status(NotifyType::SET_WINDOW_SIZE, connection.window.to_be_bytes().to_vec()));
+            payloads.push(status(
+                NotifyType::SET_WINDOW_SIZE,
+                connection.window.to_be_bytes().to_vec(),
+            ));
         }
         if parts.sa.is_none() {
             payloads.extend(assigned.unwrap_or(None));
@@ -242,21 +306,32 @@ impl IkeSa {
         let holder = self.remote_id.clone().ok_or(Error::MissingPayload("IDi"))?;
         let mut attributes = Vec::new();
         let (mut asked, mut got) = (false, false);
-        for (v4, wanted_attribute) in
-            [(true, attribute::INTERNAL_IP4_ADDRESS), (false, attribute::INTERNAL_IP6_ADDRESS)]
-        {
-            let Some(wish) = request.value(wanted_attribute) else { continue };
-            let pools = connection.pools.iter().filter(|pool| pool.network().is_ipv4() == v4);
+        for (v4, wanted_attribute) in [
+            (true, attribute::INTERNAL_IP4_ADDRESS),
+            (false, attribute::INTERNAL_IP6_ADDRESS),
+        ] {
+            let Some(wish) = request.value(wanted_attribute) else {
+                continue;
+            };
+            let pools = connection
+                .pools
+                .iter()
+                .filter(|pool| pool.network().is_ipv4() == v4);
             asked |= !connection.pools.is_empty();
             let wish = address_of(wish);
-            let leased = pools.into_iter().find_map(|pool| ctx.registry.lease(pool, &holder, wish));
+            let leased = pools
+                .into_iter()
+                .find_map(|pool| ctx.registry.lease(pool, &holder, wish));
             let Some(address) = leased else { continue };
             got = true;
             self.virtual_addresses.push(address);
-            attributes.push((wanted_attribute, match address {
-                IpAddr::V4(v4) => v4.octets().to_vec(),
-                IpAddr::V6(v6) => [&v6.octets()[..], &[128]].concat(),
-            }));
+            attributes.push((
+                wanted_attribute,
+                match address {
+                    IpAddr::V4(v4) => v4.octets().to_vec(),
+                    IpAddr::V6(v6) => [&v6.octets()[..], &[128]].concat(),
+                },
+            ));
         }
         if asked && !got {
             return Err(Error::InternalAddressFailure);
@@ -270,23 +345,36 @@ impl IkeSa {
         for network in connection.announced_networks.iter().filter(|_| got) {
             attributes.push(match network.network() {
                 IpAddr::V4(v4) => {
-                    let mask = u32::MAX.checked_shl(32 - u32::from(network.length_bits())).unwrap_or(0);
-                    (attribute::INTERNAL_IP4_SUBNET, [v4.octets(), mask.to_be_bytes()].concat())
+                    let mask = u32::MAX
+                        .checked_shl(32 - u32::from(network.length_bits()))
+                        .unwrap_or(0);
+                    (
+                        attribute::INTERNAL_IP4_SUBNET,
+                        [v4.octets(), mask.to_be_bytes()].concat(),
+                    )
                 }
-                IpAddr::V6(v6) => {
-                    (attribute::INTERNAL_IP6_SUBNET, [&v6.octets()[..], &[network.length_bits()]].concat())
-                }
+                IpAddr::V6(v6) => (
+                    attribute::INTERNAL_IP6_SUBNET,
+                    [&v6.octets()[..], &[network.length_bits()]].concat(),
+                ),
             });
         }
-        Ok((!attributes.is_empty())
-            .then(|| Payload::Configuration(ConfigurationPayload { kind: kind::REPLY, attributes })))
+        Ok((!attributes.is_empty()).then(|| {
+            Payload::Configuration(ConfigurationPayload {
+                kind: kind::REPLY,
+                attributes,
+            })
+        }))
     }
 }
 
 fn address_of(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
-        16 | 17 => value.get(..16).and_then(|v| <[u8; 16]>::try_from(v).ok()).map(IpAddr::from),
+        16 | 17 => value
+            .get(..16)
+            .and_then(|v| <[u8; 16]>::try_from(v).ok())
+            .map(IpAddr::from),
         _ => None,
     }
 }

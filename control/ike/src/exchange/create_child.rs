@@ -73,14 +73,26 @@ impl IkeSa {
             local_ts.extend(v4.then(|| TrafficSelector::any_like(std::net::Ipv4Addr::UNSPECIFIED.into())));
             local_ts.extend(v6.then(|| TrafficSelector::any_like(std::net::Ipv6Addr::UNSPECIFIED.into())));
         }
-        let method = config.proposals.first().and_then(|proposal| proposal.methods.first().copied().flatten());
+        let method = config
+            .proposals
+            .first()
+            .and_then(|proposal| proposal.methods.first().copied().flatten());
         let offer = match method.filter(|_| with_exchange) {
             Some(method) => Some(Offer::new(method, ctx.random)?),
             None => None,
         };
         let spi_in = ctx.registry.new_child_spi(ctx.random);
         let nonce = draw_nonce(ctx);
-        Ok(ChildExchange { config, spi_in, nonce, offer, renews, local_ts, remote_ts, restarts: 0 })
+        Ok(ChildExchange {
+            config,
+            spi_in,
+            nonce,
+            offer,
+            renews,
+            local_ts,
+            remote_ts,
+            restarts: 0,
+        })
     }
 
     /// SA, TSi and TSr, and what goes with them.
@@ -96,11 +108,18 @@ impl IkeSa {
         if with_exchange {
             out.push(Payload::Nonce(child.nonce.clone()));
             out.extend(child.offer.as_ref().map(|offer| {
-                Payload::Ke(KePayload { method: offer.method.id(), data: offer.public.clone() })
+                Payload::Ke(KePayload {
+                    method: offer.method.id(),
+                    data: offer.public.clone(),
+                })
             }));
         }
-        out.push(Payload::TsI(TsPayload { selectors: child.local_ts.clone() }));
-        out.push(Payload::TsR(TsPayload { selectors: child.remote_ts.clone() }));
+        out.push(Payload::TsI(TsPayload {
+            selectors: child.local_ts.clone(),
+        }));
+        out.push(Payload::TsR(TsPayload {
+            selectors: child.remote_ts.clone(),
+        }));
     }
 
     pub(crate) fn start_child(&mut self, ctx: &mut Context<'_>, name: &str) -> Result<()> {
@@ -109,7 +128,9 @@ impl IkeSa {
     }
 
     pub(crate) fn start_child_rekey(&mut self, ctx: &mut Context<'_>, spi_in: u32) -> Result<()> {
-        let Some(old) = self.child_by_spi_in(spi_in) else { return Ok(()) };
+        let Some(old) = self.child_by_spi_in(spi_in) else {
+            return Ok(());
+        };
         if old.state != ChildState::Active || old.successor.is_some() {
             return Ok(());
         }
@@ -125,18 +146,40 @@ impl IkeSa {
         let mut payloads = Vec::new();
         if let Some(renews) = child.renews {
             // RFC 7296 section 1.3.3: named by the SPI that the sender of the request receives on.
-            payloads.push(Payload::Notify(NotifyPayload::about_child(NotifyType::REKEY_SA, renews)));
+            payloads.push(Payload::Notify(NotifyPayload::about_child(
+                NotifyType::REKEY_SA,
+                renews,
+            )));
         }
         self.child_payloads(&child, true, &mut payloads);
-        self.request(ctx, ExchangeType::CREATE_CHILD_SA, &payloads, Exchange::Child(Box::new(child)))
+        self.request(
+            ctx,
+            ExchangeType::CREATE_CHILD_SA,
+            &payloads,
+            Exchange::Child(Box::new(child)),
+        )
     }
 
     /// Takes the answer to CREATE_CHILD_SA. Refusals leave the IKE SA as it is.
-    pub(crate) fn take_child(&mut self, ctx: &mut Context<'_>, mut child: ChildExchange, parts: &Parts) -> Result<()> {
+    pub(crate) fn take_child(
+        &mut self,
+        ctx: &mut Context<'_>,
+        mut child: ChildExchange,
+        parts: &Parts,
+    ) -> Result<()> {
         let (spi_in, renews, name) = (child.spi_in, child.renews, child.config.name.clone());
-        if let Some(wanted) = parts.notify(NotifyType::INVALID_KE_PAYLOAD).filter(|_| child.restarts < 3) {
+        if let Some(wanted) = parts
+            .notify(NotifyType::INVALID_KE_PAYLOAD)
+            .filter(|_| child.restarts < 3)
+        {
             let id = wanted.data.as_slice().try_into().map(u16::from_be_bytes).ok();
-            let offered = |method: &KeMethod| child.config.proposals.iter().any(|p| p.methods.contains(&Some(*method)));
+            let offered = |method: &KeMethod| {
+                child
+                    .config
+                    .proposals
+                    .iter()
+                    .any(|p| p.methods.contains(&Some(*method)))
+            };
             if let Some(method) = id.and_then(KeMethod::from_id).filter(offered) {
                 child.offer = Some(Offer::new(method, ctx.random)?);
                 child.restarts += 1;
@@ -144,7 +187,9 @@ impl IkeSa {
             }
         }
         let nonces = (child.nonce.clone(), parts.nonce.clone().unwrap_or_default());
-        let Err(error) = self.take_child_answer(ctx, child, parts, &nonces, true) else { return Ok(()) };
+        let Err(error) = self.take_child_answer(ctx, child, parts, &nonces, true) else {
+            return Ok(());
+        };
         ctx.registry.release_child_spi(spi_in);
         if parts.sa.is_some() {
             // The responder has a pair that we cannot use: it must go (RFC 7296 section 2.21.2).
@@ -157,7 +202,9 @@ impl IkeSa {
     fn child_refused(&mut self, ctx: &mut Context<'_>, name: &str, renews: Option<u32>, error: &Error) {
         let again = match renews {
             Some(spi_in) => Task::RekeyChild { spi_in },
-            None => Task::CreateChild { name: name.to_owned() },
+            None => Task::CreateChild {
+                name: name.to_owned(),
+            },
         };
         let mut superseded = false;
         if let Some(old) = renews.and_then(|spi_in| self.child_by_spi_in_mut(spi_in)) {
@@ -174,14 +221,26 @@ impl IkeSa {
             Error::PeerRefused(NotifyType::CHILD_SA_NOT_FOUND) => {
                 if let Some(spi_in) = renews.filter(|spi_in| self.child_by_spi_in(*spi_in).is_some()) {
                     self.remove_child(ctx, spi_in);
-                    self.enqueue(ctx.now, Task::CreateChild { name: name.to_owned() });
+                    self.enqueue(
+                        ctx.now,
+                        Task::CreateChild {
+                            name: name.to_owned(),
+                        },
+                    );
                 }
             }
             error => {
                 let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
                 let reason = format!("child {name}: {error}");
-                ctx.events.push_back(Event::Failed { connection, remote, reason });
-                let wanted = self.connection.child(name).is_some_and(|c| c.start == crate::config::StartAction::Start);
+                ctx.events.push_back(Event::Failed {
+                    connection,
+                    remote,
+                    reason,
+                });
+                let wanted = self
+                    .connection
+                    .child(name)
+                    .is_some_and(|c| c.start == crate::config::StartAction::Start);
                 if renews.is_some() || wanted {
                     self.enqueue_at(ctx.now + std::time::Duration::from_secs(30), again);
                 }
@@ -199,7 +258,9 @@ impl IkeSa {
         with_exchange: bool,
     ) -> Result<()> {
         if parts.sa.is_none() {
-            return Err(parts.refusal().map_or(Error::MissingPayload("SA"), Error::PeerRefused));
+            return Err(parts
+                .refusal()
+                .map_or(Error::MissingPayload("SA"), Error::PeerRefused));
         }
         let answers = single(parts.proposals()?)?;
         let (suite, proposal) = choose_esp(&child.config.proposals, answers, with_exchange)?;
@@ -211,7 +272,9 @@ impl IkeSa {
         let mut shared = Vec::new();
         if let Some(method) = suite.method {
             let ke = parts.ke()?;
-            let offer = child.offer.filter(|offer| offer.method == method && ke.method == method.id());
+            let offer = child
+                .offer
+                .filter(|offer| offer.method == method && ke.method == method.id());
             let offer = offer.ok_or(Error::Malformed("key exchange method of the answer"))?;
             shared.push(offer.complete(&ke.data)?);
         }
@@ -235,13 +298,27 @@ impl IkeSa {
         if additional.is_empty() {
             self.complete_child(ctx, negotiated, &shared)
         } else {
-            self.start_followup(ctx, super::followup::Purpose::Child(Box::new(negotiated)), shared, additional, parts)
+            self.start_followup(
+                ctx,
+                super::followup::Purpose::Child(Box::new(negotiated)),
+                shared,
+                additional,
+                parts,
+            )
         }
     }
 
     /// Answers CREATE_CHILD_SA, for a Child SA or for the IKE SA.
-    pub(crate) fn answer_create_child(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<Vec<Payload>> {
-        if parts.proposals()?.iter().any(|proposal| proposal.protocol == Protocol::IKE) {
+    pub(crate) fn answer_create_child(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &Parts,
+    ) -> Result<Vec<Payload>> {
+        if parts
+            .proposals()?
+            .iter()
+            .any(|proposal| proposal.protocol == Protocol::IKE)
+        {
             return self.answer_ike_rekey(ctx, parts);
         }
         if self.outbox.exchanges().any(Exchange::renews_ike) || self.collision.is_some() {
@@ -253,7 +330,9 @@ impl IkeSa {
                 let old = notify.esp_spi().and_then(|spi| self.child_by_spi_out(spi));
                 let old = old.ok_or(Error::ChildSaNotFound)?;
                 match old.state {
-                    ChildState::Deleting => return Err(Error::TemporaryFailure("the Child SA is being deleted")),
+                    ChildState::Deleting => {
+                        return Err(Error::TemporaryFailure("the Child SA is being deleted"));
+                    }
                     // Our renewal of it is complete and it is about to be deleted.
                     ChildState::Replaced => return Err(Error::TemporaryFailure("the Child SA was replaced")),
                     ChildState::Active | ChildState::Rekeying => Some(old.spi_in()),
@@ -294,7 +373,10 @@ impl IkeSa {
             let ke = ke.ok_or(Error::InvalidKe(method.id()))?;
             let (public, secret) = answer(method, &ke.data, ctx.random)?;
             shared.push(secret);
-            ke_payload = Some(Payload::Ke(KePayload { method: method.id(), data: public }));
+            ke_payload = Some(Payload::Ke(KePayload {
+                method: method.id(),
+                data: public,
+            }));
         }
         let (nonce_i, nonce_r) = match first {
             Some(nonces) => nonces,
@@ -318,8 +400,12 @@ impl IkeSa {
             payloads.push(Payload::Nonce(nonce_r.clone()));
         }
         payloads.extend(ke_payload);
-        payloads.push(Payload::TsI(TsPayload { selectors: remote_ts.clone() }));
-        payloads.push(Payload::TsR(TsPayload { selectors: local_ts.clone() }));
+        payloads.push(Payload::TsI(TsPayload {
+            selectors: remote_ts.clone(),
+        }));
+        payloads.push(Payload::TsR(TsPayload {
+            selectors: local_ts.clone(),
+        }));
         let additional: Vec<_> = suite.additional_methods().collect();
         let negotiated = NegotiatedChild {
             config,
@@ -351,10 +437,16 @@ impl IkeSa {
         renews: Option<u32>,
     ) -> Result<(ChildConfig, Vec<TrafficSelector>, Vec<TrafficSelector>)> {
         let (theirs, ours) = (parts.ts_i()?, parts.ts_r()?);
-        let wanted = renews.and_then(|spi_in| self.child_by_spi_in(spi_in)).map(|child| child.name.as_str());
+        let wanted = renews
+            .and_then(|spi_in| self.child_by_spi_in(spi_in))
+            .map(|child| child.name.as_str());
         let connection = self.connection.clone();
         let mut best = Err(Error::TsUnacceptable("the connection has no child".into()));
-        for config in connection.children.iter().filter(|c| wanted.is_none_or(|name| name == c.name)) {
+        for config in connection
+            .children
+            .iter()
+            .filter(|c| wanted.is_none_or(|name| name == c.name))
+        {
             let (local, remote) = self.allowed_selectors(config);
             match narrow_both(ours, theirs, &local, &remote) {
                 Ok((l, r)) => {
@@ -382,8 +474,14 @@ impl IkeSa {
     ) -> Result<()> {
         let n = negotiated;
         let keyed = self.keyed()?;
-        let (forth, back) = keyed.keys.child(&n.nonce_i, &n.nonce_r, shared, n.suite.transform.key_bytes());
-        let (key_in, key_out) = if n.we_initiated { (back, forth) } else { (forth, back) };
+        let (forth, back) = keyed
+            .keys
+            .child(&n.nonce_i, &n.nonce_r, shared, n.suite.transform.key_bytes());
+        let (key_in, key_out) = if n.we_initiated {
+            (back, forth)
+        } else {
+            (forth, back)
+        };
         let lowest_nonce = n.nonce_i.clone().min(n.nonce_r.clone());
         let mut select = n.we_initiated || n.renews.is_none();
         let mut delete_old = false;
@@ -420,19 +518,22 @@ impl IkeSa {
         } else if n.renews.is_some() {
             select = true;
         }
-        self.install_child(ctx, NewChild {
-            config: n.config,
-            suite: n.suite,
-            mode: n.mode,
-            spi_in,
-            spi_out: n.spi_out,
-            key_in,
-            key_out,
-            local_ts: n.local_ts,
-            remote_ts: n.remote_ts,
-            renews,
-            select,
-        })?;
+        self.install_child(
+            ctx,
+            NewChild {
+                config: n.config,
+                suite: n.suite,
+                mode: n.mode,
+                spi_in,
+                spi_out: n.spi_out,
+                key_in,
+                key_out,
+                local_ts: n.local_ts,
+                remote_ts: n.remote_ts,
+                renews,
+                select,
+            },
+        )?;
         if let Some(old) = renews.filter(|_| delete_old) {
             self.enqueue(ctx.now, Task::DeleteChild { spi_in: old });
         }

@@ -65,21 +65,53 @@ impl IkeSa {
         parts: &Parts,
     ) -> Result<()> {
         let mut remaining: VecDeque<_> = methods.into();
-        let method = remaining.pop_front().ok_or(Error::Malformed("no additional key exchange"))?;
+        let method = remaining
+            .pop_front()
+            .ok_or(Error::Malformed("no additional key exchange"))?;
         let offer = Offer::new(method, ctx.random)?;
-        self.send_followup(ctx, FollowUp { purpose, shared, offer, remaining }, parts)
+        self.send_followup(
+            ctx,
+            FollowUp {
+                purpose,
+                shared,
+                offer,
+                remaining,
+            },
+            parts,
+        )
     }
 
     fn send_followup(&mut self, ctx: &mut Context<'_>, followup: FollowUp, parts: &Parts) -> Result<()> {
         let link = parts.notify(NotifyType::ADDITIONAL_KEY_EXCHANGE);
-        let link = link.ok_or(Error::MissingPayload("ADDITIONAL_KEY_EXCHANGE"))?.data.clone();
-        let ke = KePayload { method: followup.offer.method.id(), data: followup.offer.public.clone() };
+        let link = link
+            .ok_or(Error::MissingPayload("ADDITIONAL_KEY_EXCHANGE"))?
+            .data
+            .clone();
+        let ke = KePayload {
+            method: followup.offer.method.id(),
+            data: followup.offer.public.clone(),
+        };
         let payloads = [Payload::Ke(ke), status(NotifyType::ADDITIONAL_KEY_EXCHANGE, link)];
-        self.request(ctx, ExchangeType::IKE_FOLLOWUP_KE, &payloads, Exchange::FollowUp(Box::new(followup)))
+        self.request(
+            ctx,
+            ExchangeType::IKE_FOLLOWUP_KE,
+            &payloads,
+            Exchange::FollowUp(Box::new(followup)),
+        )
     }
 
-    pub(crate) fn take_followup(&mut self, ctx: &mut Context<'_>, followup: FollowUp, parts: &Parts) -> Result<()> {
-        let FollowUp { purpose, mut shared, offer, mut remaining } = followup;
+    pub(crate) fn take_followup(
+        &mut self,
+        ctx: &mut Context<'_>,
+        followup: FollowUp,
+        parts: &Parts,
+    ) -> Result<()> {
+        let FollowUp {
+            purpose,
+            mut shared,
+            offer,
+            mut remaining,
+        } = followup;
         if let Some(refusal) = parts.refusal() {
             return self.followup_refused(ctx, purpose, &Error::PeerRefused(refusal));
         }
@@ -91,13 +123,27 @@ impl IkeSa {
         match remaining.pop_front() {
             Some(method) => {
                 let offer = Offer::new(method, ctx.random)?;
-                self.send_followup(ctx, FollowUp { purpose, shared, offer, remaining }, parts)
+                self.send_followup(
+                    ctx,
+                    FollowUp {
+                        purpose,
+                        shared,
+                        offer,
+                        remaining,
+                    },
+                    parts,
+                )
             }
             None => self.complete_followup(ctx, purpose, &shared),
         }
     }
 
-    fn complete_followup(&mut self, ctx: &mut Context<'_>, purpose: Purpose, shared: &[KeyMaterial]) -> Result<()> {
+    fn complete_followup(
+        &mut self,
+        ctx: &mut Context<'_>,
+        purpose: Purpose,
+        shared: &[KeyMaterial],
+    ) -> Result<()> {
         match purpose {
             Purpose::Child(child) => self.complete_child(ctx, *child, shared),
             Purpose::Ike(ike) => self.complete_ike_rekey(ctx, *ike, shared),
@@ -129,24 +175,42 @@ impl IkeSa {
     ) -> Payload {
         let link = ctx.random.bytes::<8>().to_vec();
         let until = ctx.now + PATIENCE;
-        self.followup =
-            Some(PendingFollowUp { link: link.clone(), purpose, shared, remaining: methods.into(), until });
+        self.followup = Some(PendingFollowUp {
+            link: link.clone(),
+            purpose,
+            shared,
+            remaining: methods.into(),
+            until,
+        });
         status(NotifyType::ADDITIONAL_KEY_EXCHANGE, link)
     }
 
     pub(crate) fn answer_followup(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<Vec<Payload>> {
-        let link = parts.notify(NotifyType::ADDITIONAL_KEY_EXCHANGE).map(|notify| notify.data.as_slice());
-        let pending = self.followup.take().filter(|p| Some(p.link.as_slice()) == link && p.until > ctx.now);
+        let link = parts
+            .notify(NotifyType::ADDITIONAL_KEY_EXCHANGE)
+            .map(|notify| notify.data.as_slice());
+        let pending = self
+            .followup
+            .take()
+            .filter(|p| Some(p.link.as_slice()) == link && p.until > ctx.now);
         // RFC 9370 section 4.1: STATE_NOT_FOUND answers an unknown link.
-        let Some(mut pending) = pending else { return Ok(vec![status(NotifyType::STATE_NOT_FOUND, Vec::new())]) };
-        let method = pending.remaining.pop_front().ok_or(Error::Malformed("additional key exchange"))?;
+        let Some(mut pending) = pending else {
+            return Ok(vec![status(NotifyType::STATE_NOT_FOUND, Vec::new())]);
+        };
+        let method = pending
+            .remaining
+            .pop_front()
+            .ok_or(Error::Malformed("additional key exchange"))?;
         let ke = parts.ke()?;
         if ke.method != method.id() {
             return Err(Error::Malformed("additional key exchange out of order"));
         }
         let (public, shared) = answer(method, &ke.data, ctx.random)?;
         pending.shared.push(shared);
-        let mut payloads = vec![Payload::Ke(KePayload { method: method.id(), data: public })];
+        let mut payloads = vec![Payload::Ke(KePayload {
+            method: method.id(),
+            data: public,
+        })];
         if pending.remaining.is_empty() {
             self.complete_followup(ctx, pending.purpose, &pending.shared)?;
         } else {

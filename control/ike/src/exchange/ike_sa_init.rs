@@ -43,7 +43,10 @@ pub(crate) fn announcements(sa: &IkeSa, with_intermediate: bool, with_ppk: bool)
     if sa.connection.fragmentation != Fragmentation::Never {
         out.push(status(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED, Vec::new()));
     }
-    let hashes = SignatureHash::ALL.iter().flat_map(|hash| hash.id().to_be_bytes()).collect();
+    let hashes = SignatureHash::ALL
+        .iter()
+        .flat_map(|hash| hash.id().to_be_bytes())
+        .collect();
     out.push(status(NotifyType::SIGNATURE_HASH_ALGORITHMS, hashes));
     if with_intermediate {
         out.push(status(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED, Vec::new()));
@@ -57,7 +60,11 @@ pub(crate) fn announcements(sa: &IkeSa, with_intermediate: bool, with_ppk: bool)
 impl IkeSa {
     /// Sends the first request.
     pub(crate) fn start_init(&mut self, ctx: &mut Context<'_>) -> Result<()> {
-        let first = self.connection.proposals.first().and_then(|proposal| proposal.methods.first());
+        let first = self
+            .connection
+            .proposals
+            .first()
+            .and_then(|proposal| proposal.methods.first());
         let method = *first.ok_or_else(|| Error::Local("the connection has no IKE proposal".into()))?;
         let offer = Offer::new(method, ctx.random)?;
         let nonce = draw_nonce(ctx);
@@ -74,17 +81,25 @@ impl IkeSa {
         restarts: u8,
     ) {
         let connection = self.connection.clone();
-        let proposals =
-            (1..).zip(&connection.proposals).map(|(number, proposal)| proposal.to_wire(number, Vec::new())).collect();
+        let proposals = (1..)
+            .zip(&connection.proposals)
+            .map(|(number, proposal)| proposal.to_wire(number, Vec::new()))
+            .collect();
         let mut payloads = Vec::new();
         // RFC 7296 section 2.6: a returned cookie comes first.
         payloads.extend(cookie.clone().map(|cookie| status(NotifyType::COOKIE, cookie)));
         payloads.push(Payload::Sa(SaPayload { proposals }));
-        payloads.push(Payload::Ke(KePayload { method: offer.method.id(), data: offer.public.clone() }));
+        payloads.push(Payload::Ke(KePayload {
+            method: offer.method.id(),
+            data: offer.public.clone(),
+        }));
         payloads.push(Payload::Nonce(nonce.clone()));
         let force = connection.force_udp_encapsulation;
         payloads.extend(nat::announce(self.local_spi, 0, self.local, self.remote, force));
-        let intermediate = connection.proposals.iter().any(|p| p.additional.iter().any(|list| !list.is_empty()));
+        let intermediate = connection
+            .proposals
+            .iter()
+            .any(|p| p.additional.iter().any(|list| !list.is_empty()));
         payloads.extend(announcements(self, intermediate, connection.ppk.is_some()));
         payloads.push(status(NotifyType::REDIRECT_SUPPORTED, Vec::new()));
         self.remote_spi = 0;
@@ -92,19 +107,39 @@ impl IkeSa {
         self.outbox.restart();
         let datagrams = vec![request.clone()];
         self.transmit(ctx, &datagrams);
-        let exchange = Exchange::Init(Box::new(InitExchange { offer, nonce, request, cookie, restarts }));
+        let exchange = Exchange::Init(Box::new(InitExchange {
+            offer,
+            nonce,
+            request,
+            cookie,
+            restarts,
+        }));
         let policy = self.connection.retransmission;
-        self.outbox.send(ctx.now, datagrams, exchange, &policy, ctx.random);
+        self.outbox
+            .send(ctx.now, datagrams, exchange, &policy, ctx.random);
     }
 
     /// Takes an answer to IKE_SA_INIT, which nothing protects: what is malformed is ignored, so that a forged answer
     /// cannot end the negotiation that the true one continues.
-    pub(crate) fn take_init(&mut self, ctx: &mut Context<'_>, header: &Header, datagram: &[u8], parts: &Parts) {
-        if !self.outbox.exchanges().any(|exchange| matches!(exchange, Exchange::Init(_))) || self.keyed.is_some() {
+    pub(crate) fn take_init(
+        &mut self,
+        ctx: &mut Context<'_>,
+        header: &Header,
+        datagram: &[u8],
+        parts: &Parts,
+    ) {
+        if !self
+            .outbox
+            .exchanges()
+            .any(|exchange| matches!(exchange, Exchange::Init(_)))
+            || self.keyed.is_some()
+        {
             ctx.counters.out_of_window += 1;
             return;
         }
-        let Some(Exchange::Init(exchange)) = self.outbox.complete(0) else { return };
+        let Some(Exchange::Init(exchange)) = self.outbox.complete(0) else {
+            return;
+        };
         self.last_heard = ctx.now;
         if let Err(error) = self.take_init_parts(ctx, *exchange, header, datagram, parts) {
             self.close(ctx, &error.to_string());
@@ -119,12 +154,21 @@ impl IkeSa {
         datagram: &[u8],
         parts: &Parts,
     ) -> Result<()> {
-        let InitExchange { offer, nonce, request, cookie, restarts } = exchange;
+        let InitExchange {
+            offer,
+            nonce,
+            request,
+            cookie,
+            restarts,
+        } = exchange;
         if parts.sa.is_none() {
             if restarts >= MAX_RESTARTS {
                 return Err(Error::Malformed("the peer keeps asking for another IKE_SA_INIT"));
             }
-            if let Some(demand) = parts.notify(NotifyType::COOKIE).filter(|n| COOKIE_BYTES.contains(&n.data.len())) {
+            if let Some(demand) = parts
+                .notify(NotifyType::COOKIE)
+                .filter(|n| COOKIE_BYTES.contains(&n.data.len()))
+            {
                 self.send_init(ctx, offer, nonce, Some(demand.data.clone()), restarts + 1);
                 return Ok(());
             }
@@ -137,7 +181,10 @@ impl IkeSa {
             }
             if let Some(redirect) = parts.notify(NotifyType::REDIRECT) {
                 let to = redirect_target(redirect, &nonce)?;
-                ctx.effects.push(Effect::Redirected { connection: self.connection.name.clone(), to });
+                ctx.effects.push(Effect::Redirected {
+                    connection: self.connection.name.clone(),
+                    to,
+                });
                 return Err(Error::Local(format!("redirected to {to}")));
             }
             let refusal = parts.refusal().ok_or(Error::MissingPayload("SA"))?;
@@ -184,7 +231,9 @@ impl IkeSa {
         handshake.seed = seed;
         handshake.additional = additional;
         if !handshake.additional.is_empty() && !parts.has(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED) {
-            return Err(Error::Malformed("additional key exchange without IKE_INTERMEDIATE"));
+            return Err(Error::Malformed(
+                "additional key exchange without IKE_INTERMEDIATE",
+            ));
         }
         self.log_keys(ctx);
         self.continue_handshake(ctx)
@@ -203,8 +252,13 @@ impl IkeSa {
         self.support.childless = parts.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.support.ppk = parts.has(NotifyType::USE_PPK);
         if let Some(hashes) = parts.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS) {
-            self.support.signature_hashes =
-                hashes.data.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
+            self.support.signature_hashes = hashes
+                .data
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|pair| u16::from_be_bytes(*pair))
+                .collect();
         }
     }
 
@@ -226,12 +280,17 @@ impl IkeSa {
 }
 
 /// The method that INVALID_KE_PAYLOAD asks for, where we offered it.
-pub(crate) fn wanted_method(notify: &NotifyPayload, ours: &[crate::proposal::IkeProposal]) -> Result<KeMethod> {
+pub(crate) fn wanted_method(
+    notify: &NotifyPayload,
+    ours: &[crate::proposal::IkeProposal],
+) -> Result<KeMethod> {
     let id = notify.data.as_slice().try_into().map(u16::from_be_bytes);
     id.ok()
         .and_then(KeMethod::from_id)
         .filter(|method| ours.iter().any(|proposal| proposal.methods.contains(method)))
-        .ok_or_else(|| Error::NoProposalChosen("the peer wants a key exchange method that was not offered".into()))
+        .ok_or_else(|| {
+            Error::NoProposalChosen("the peer wants a key exchange method that was not offered".into())
+        })
 }
 
 /// The address in a REDIRECT whose nonce is ours (RFC 5685 section 6).

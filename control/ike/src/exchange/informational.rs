@@ -22,8 +22,16 @@ impl IkeSa {
             child.state = ChildState::Deleting;
         }
         // A pair that was never installed is deleted, too: the redundant one of a collision.
-        let payloads = [Payload::Delete(DeletePayload::Children { protocol: Protocol::ESP, spis: vec![spi_in] })];
-        self.request(ctx, ExchangeType::INFORMATIONAL, &payloads, Exchange::DeleteChild(spi_in))
+        let payloads = [Payload::Delete(DeletePayload::Children {
+            protocol: Protocol::ESP,
+            spis: vec![spi_in],
+        })];
+        self.request(
+            ctx,
+            ExchangeType::INFORMATIONAL,
+            &payloads,
+            Exchange::DeleteChild(spi_in),
+        )
     }
 
     /// The peer confirmed that it deleted a pair.
@@ -63,7 +71,12 @@ impl IkeSa {
         let mut payloads = vec![status(NotifyType::UPDATE_SA_ADDRESSES, Vec::new())];
         let force = self.connection.force_udp_encapsulation;
         payloads.extend(nat::announce(spi_i, spi_r, self.local, self.remote, force));
-        self.request(ctx, ExchangeType::INFORMATIONAL, &payloads, Exchange::UpdateAddresses)
+        self.request(
+            ctx,
+            ExchangeType::INFORMATIONAL,
+            &payloads,
+            Exchange::UpdateAddresses,
+        )
     }
 
     pub(crate) fn take_address_update(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<()> {
@@ -86,7 +99,11 @@ impl IkeSa {
         }
     }
 
-    pub(crate) fn answer_informational(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<Vec<Payload>> {
+    pub(crate) fn answer_informational(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &Parts,
+    ) -> Result<Vec<Payload>> {
         let mut answer = Vec::new();
         let mut deleted = Vec::new();
         for delete in &parts.deletes {
@@ -95,16 +112,25 @@ impl IkeSa {
                     self.peer_deletes_ike(ctx);
                     return Ok(Vec::new());
                 }
-                DeletePayload::Children { protocol: Protocol::ESP, spis } => {
+                DeletePayload::Children {
+                    protocol: Protocol::ESP,
+                    spis,
+                } => {
                     deleted.extend(spis.iter().filter_map(|spi| self.peer_deletes_child(ctx, *spi)));
                 }
                 DeletePayload::Children { .. } => {}
             }
         }
         if !deleted.is_empty() {
-            answer.push(Payload::Delete(DeletePayload::Children { protocol: Protocol::ESP, spis: deleted }));
+            answer.push(Payload::Delete(DeletePayload::Children {
+                protocol: Protocol::ESP,
+                spis: deleted,
+            }));
         }
-        if let Some(cookie) = parts.notify(NotifyType::COOKIE2).filter(|notify| notify.data.len() <= 64) {
+        if let Some(cookie) = parts
+            .notify(NotifyType::COOKIE2)
+            .filter(|notify| notify.data.len() <= 64)
+        {
             answer.push(status(NotifyType::COOKIE2, cookie.data.clone()));
         }
         if parts.has(NotifyType::UPDATE_SA_ADDRESSES) {
@@ -120,7 +146,10 @@ impl IkeSa {
         let (spi_in, name, state) = (child.spi_in(), child.name.clone(), child.state);
         let renewed = child.successor.is_some() || state == ChildState::Rekeying;
         self.remove_child(ctx, spi_in);
-        let wanted = self.connection.child(&name).is_some_and(|c| c.start == crate::config::StartAction::Start);
+        let wanted = self
+            .connection
+            .child(&name)
+            .is_some_and(|c| c.start == crate::config::StartAction::Start);
         let lost = !renewed && state == ChildState::Active;
         if lost && wanted && !self.connection.remote_addresses.is_empty() && !self.held_down {
             self.retry_later(ctx, Task::CreateChild { name });
@@ -141,12 +170,21 @@ impl IkeSa {
         if !self.support.mobike || self.initiator {
             return Vec::new();
         }
-        let Some((local, remote)) = self.request_path else { return Vec::new() };
+        let Some((local, remote)) = self.request_path else {
+            return Vec::new();
+        };
         self.redetect_nat(parts, local, remote);
         if (local, remote) != (self.local, self.remote) || parts.has(NotifyType::NAT_DETECTION_SOURCE_IP) {
             self.move_to(ctx, local, remote);
         }
         let (spi_i, spi_r) = self.spis();
-        nat::announce(spi_i, spi_r, local, remote, self.connection.force_udp_encapsulation).into()
+        nat::announce(
+            spi_i,
+            spi_r,
+            local,
+            remote,
+            self.connection.force_udp_encapsulation,
+        )
+        .into()
     }
 }

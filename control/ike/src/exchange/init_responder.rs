@@ -40,14 +40,21 @@ pub(crate) fn answer_init(
     let offers = parts.proposals()?;
     let ke = parts.ke()?;
     let nonce_i = parts.nonce()?.to_vec();
-    let candidates: Vec<&Arc<Connection>> =
-        ctx.connections.iter().filter(|c| c.accepts_addresses(local.ip(), remote.ip())).collect();
+    let candidates: Vec<&Arc<Connection>> = ctx
+        .connections
+        .iter()
+        .filter(|c| c.accepts_addresses(local.ip(), remote.ip()))
+        .collect();
     if candidates.is_empty() {
-        return Err(Error::NoProposalChosen("no connection is configured for this peer".into()));
+        return Err(Error::NoProposalChosen(
+            "no connection is configured for this peer".into(),
+        ));
     }
-    if let Some(to) = candidates.first().and_then(|c| c.redirect_to).filter(|_| {
-        parts.has(NotifyType::REDIRECT_SUPPORTED) || parts.has(NotifyType::REDIRECTED_FROM)
-    }) {
+    if let Some(to) = candidates
+        .first()
+        .and_then(|c| c.redirect_to)
+        .filter(|_| parts.has(NotifyType::REDIRECT_SUPPORTED) || parts.has(NotifyType::REDIRECTED_FROM))
+    {
         return Ok(Outcome::Redirected(vec![redirect(to, &nonce_i)]));
     }
     let mut chosen = Err(Error::NoProposalChosen("no connection".into()));
@@ -61,8 +68,11 @@ pub(crate) fn answer_init(
         }
     }
     let (connection, suite, offer) = chosen?;
-    if suite.additional_methods().next().is_some() && !parts.has(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED) {
-        return Err(Error::Malformed("additional key exchange without IKE_INTERMEDIATE"));
+    if suite.additional_methods().next().is_some() && !parts.has(NotifyType::INTERMEDIATE_EXCHANGE_SUPPORTED)
+    {
+        return Err(Error::Malformed(
+            "additional key exchange without IKE_INTERMEDIATE",
+        ));
     }
     if ke.method != suite.method.id() || KeMethod::from_id(ke.method).is_none() {
         return Err(Error::InvalidKe(suite.method.id()));
@@ -70,15 +80,27 @@ pub(crate) fn answer_init(
     let (public, shared) = answer(suite.method, &ke.data, ctx.random)?;
     let id = ctx.registry.new_sa();
     let local_spi = ctx.registry.new_ike_spi(id, ctx.random);
-    let mut sa =
-        IkeSa::new(id, connection, false, local_spi, header.initiator_spi, local, remote, ctx.now);
+    let mut sa = IkeSa::new(
+        id,
+        connection,
+        false,
+        local_spi,
+        header.initiator_spi,
+        local,
+        remote,
+        ctx.now,
+    );
     // IKE_SA_INIT was message 0 of the peer.
     sa.inbox = Inbox::new(sa.connection.window, 1);
     sa.expires = Some(ctx.now + ctx.config.half_open_timeout);
     sa.note_support(parts);
     sa.detect_nat(parts, local, remote);
-    let seed =
-        Seed { nonce_i, nonce_r: draw_nonce(ctx), spi_i: header.initiator_spi, spi_r: local_spi };
+    let seed = Seed {
+        nonce_i,
+        nonce_r: draw_nonce(ctx),
+        spi_i: header.initiator_spi,
+        spi_r: local_spi,
+    };
     let keys = IkeKeys::derive(&suite, &first_seed(suite.prf, &seed, &shared), &seed);
     let mut payloads = vec![
         Payload::Sa(SaPayload {
@@ -89,11 +111,20 @@ pub(crate) fn answer_init(
                 transforms: suite.transforms(),
             }],
         }),
-        Payload::Ke(KePayload { method: suite.method.id(), data: public }),
+        Payload::Ke(KePayload {
+            method: suite.method.id(),
+            data: public,
+        }),
         Payload::Nonce(seed.nonce_r.clone()),
     ];
     let force = sa.connection.force_udp_encapsulation;
-    payloads.extend(nat::announce(header.initiator_spi, local_spi, local, remote, force));
+    payloads.extend(nat::announce(
+        header.initiator_spi,
+        local_spi,
+        local,
+        remote,
+        force,
+    ));
     let intermediate = suite.additional_methods().next().is_some();
     let ppk = sa.support.ppk && ctx.connections.iter().any(|c| c.ppk.is_some());
     payloads.extend(announcements(&sa, intermediate, ppk));

@@ -24,16 +24,29 @@ impl Handshake {
 
     fn cover_inner(&mut self, header: &Header, first: u8, inner: &[u8], keyed: &Keyed) {
         let octets = intermediate_octets(header, first, inner);
-        let sk_p = if header.from_initiator { &keyed.keys.sk_pi } else { &keyed.keys.sk_pr };
-        self.intermediate.add(header.from_initiator, keyed.suite.prf, sk_p, &octets);
+        let sk_p = if header.from_initiator {
+            &keyed.keys.sk_pi
+        } else {
+            &keyed.keys.sk_pr
+        };
+        self.intermediate
+            .add(header.from_initiator, keyed.suite.prf, sk_p, &octets);
     }
 }
 
 impl IkeSa {
     pub(crate) fn start_intermediate(&mut self, ctx: &mut Context<'_>, method: KeMethod) -> Result<()> {
         let offer = Offer::new(method, ctx.random)?;
-        let payloads = [Payload::Ke(KePayload { method: method.id(), data: offer.public.clone() })];
-        self.request(ctx, ExchangeType::IKE_INTERMEDIATE, &payloads, Exchange::Intermediate(Box::new(offer)))
+        let payloads = [Payload::Ke(KePayload {
+            method: method.id(),
+            data: offer.public.clone(),
+        })];
+        self.request(
+            ctx,
+            ExchangeType::IKE_INTERMEDIATE,
+            &payloads,
+            Exchange::Intermediate(Box::new(offer)),
+        )
     }
 
     pub(crate) fn take_intermediate(
@@ -90,11 +103,17 @@ impl IkeSa {
         let (public, shared) = answer(method, &ke.data, ctx.random)?;
         self.cover_received(header, first, inner)?;
         self.handshake()?.next_shared = Some(shared);
-        Ok(vec![Payload::Ke(KePayload { method: method.id(), data: public })])
+        Ok(vec![Payload::Ke(KePayload {
+            method: method.id(),
+            data: public,
+        })])
     }
 
     fn cover_received(&mut self, header: &Header, first: u8, inner: &[u8]) -> Result<()> {
-        let keyed = self.keyed.as_ref().ok_or(Error::Malformed("exchange out of order"))?;
+        let keyed = self
+            .keyed
+            .as_ref()
+            .ok_or(Error::Malformed("exchange out of order"))?;
         match &mut self.phase {
             Phase::Handshake(handshake) => handshake.cover_inner(header, first, inner, keyed),
             _ => return Err(Error::Malformed("exchange out of order")),

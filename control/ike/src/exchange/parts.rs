@@ -73,11 +73,17 @@ impl Parts {
 
     /// The first error notification.
     pub(crate) fn refusal(&self) -> Option<NotifyType> {
-        self.notifies.iter().map(|notify| notify.kind).find(|kind| kind.is_error())
+        self.notifies
+            .iter()
+            .map(|notify| notify.kind)
+            .find(|kind| kind.is_error())
     }
 
     pub(crate) fn proposals(&self) -> Result<&[Proposal]> {
-        self.sa.as_ref().map(|sa| sa.proposals.as_slice()).ok_or(Error::MissingPayload("SA"))
+        self.sa
+            .as_ref()
+            .map(|sa| sa.proposals.as_slice())
+            .ok_or(Error::MissingPayload("SA"))
     }
 
     pub(crate) fn ke(&self) -> Result<&KePayload> {
@@ -89,11 +95,17 @@ impl Parts {
     }
 
     pub(crate) fn ts_i(&self) -> Result<&[TrafficSelector]> {
-        self.ts_i.as_ref().map(|ts| ts.selectors.as_slice()).ok_or(Error::MissingPayload("TSi"))
+        self.ts_i
+            .as_ref()
+            .map(|ts| ts.selectors.as_slice())
+            .ok_or(Error::MissingPayload("TSi"))
     }
 
     pub(crate) fn ts_r(&self) -> Result<&[TrafficSelector]> {
-        self.ts_r.as_ref().map(|ts| ts.selectors.as_slice()).ok_or(Error::MissingPayload("TSr"))
+        self.ts_r
+            .as_ref()
+            .map(|ts| ts.selectors.as_slice())
+            .ok_or(Error::MissingPayload("TSr"))
     }
 }
 

@@ -53,13 +53,18 @@ impl IkeSa {
                 let nobody = Identity::Address(self.remote.ip());
                 let peer = peer.unwrap_or(&nobody);
                 let secret = credentials.psk(own, peer);
-                let secret = secret.ok_or_else(|| Error::Local(format!("no preshared key for {own} and {peer}")))?;
+                let secret =
+                    secret.ok_or_else(|| Error::Local(format!("no preshared key for {own} and {peer}")))?;
                 Ok(shared_key_auth(parts.prf, secret, &octets))
             }
-            LocalAuth::Certificate { credential, rsa_scheme } => {
+            LocalAuth::Certificate {
+                credential,
+                rsa_scheme,
+            } => {
                 let found = credentials.own(credential);
                 let own = found.ok_or_else(|| Error::Local(format!("no credential named {credential:?}")))?;
-                own.key().sign(&octets, &self.support.signature_hashes, *rsa_scheme)
+                own.key()
+                    .sign(&octets, &self.support.signature_hashes, *rsa_scheme)
             }
             LocalAuth::EapMschapv2 { .. } => Err(Error::Local("EAP authenticates later".into())),
         }
@@ -83,23 +88,42 @@ impl IkeSa {
     }
 
     /// Our certificates to send, the end entity's first (always sent: some peers ask for none and need them).
-    pub(crate) fn own_certificates(&self, credentials: &Credentials, connection: &Connection) -> Vec<Payload> {
-        let LocalAuth::Certificate { credential, .. } = &connection.local_auth else { return Vec::new() };
-        let Some(own) = credentials.own(credential) else { return Vec::new() };
+    pub(crate) fn own_certificates(
+        &self,
+        credentials: &Credentials,
+        connection: &Connection,
+    ) -> Vec<Payload> {
+        let LocalAuth::Certificate { credential, .. } = &connection.local_auth else {
+            return Vec::new();
+        };
+        let Some(own) = credentials.own(credential) else {
+            return Vec::new();
+        };
         std::iter::once(own.certificate.der())
             .chain(own.intermediates.iter().map(Vec::as_slice))
-            .map(|der| Payload::Cert(CertPayload { encoding: X509_SIGNATURE, data: der.to_vec() }))
+            .map(|der| {
+                Payload::Cert(CertPayload {
+                    encoding: X509_SIGNATURE,
+                    data: der.to_vec(),
+                })
+            })
             .collect()
     }
 
     /// The authorities that we trust, where the peer is to show a certificate.
     pub(crate) fn certificate_request(credentials: &Credentials, connection: &Connection) -> Option<Payload> {
-        (connection.remote_auth == RemoteAuth::Certificate && !credentials.authorities.is_empty()).then(|| {
-            Payload::CertRequest(CertRequestPayload {
-                encoding: X509_SIGNATURE,
-                authorities: credentials.authorities.iter().map(|authority| authority.key_hash).collect(),
-            })
-        })
+        (connection.remote_auth == RemoteAuth::Certificate && !credentials.authorities.is_empty()).then(
+            || {
+                Payload::CertRequest(CertRequestPayload {
+                    encoding: X509_SIGNATURE,
+                    authorities: credentials
+                        .authorities
+                        .iter()
+                        .map(|authority| authority.key_hash)
+                        .collect(),
+                })
+            },
+        )
     }
 
     /// Checks that the peer is `peer`, by the method the connection demands and no other.
@@ -120,17 +144,23 @@ impl IkeSa {
                 let secret = secret.ok_or_else(|| {
                     Error::AuthenticationFailed(format!("no preshared key for {own} and {peer}"))
                 })?;
-                verify_shared_key(parts.prf, secret, &octets, auth)
-                    .map_err(|_| Error::AuthenticationFailed(format!("preshared key of {peer} does not match")))
+                verify_shared_key(parts.prf, secret, &octets, auth).map_err(|_| {
+                    Error::AuthenticationFailed(format!("preshared key of {peer} does not match"))
+                })
             }
             RemoteAuth::Certificate => {
-                let mut ders = certs.iter().filter(|cert| cert.encoding == X509_SIGNATURE).map(|cert| &cert.data);
+                let mut ders = certs
+                    .iter()
+                    .filter(|cert| cert.encoding == X509_SIGNATURE)
+                    .map(|cert| &cert.data);
                 let end_entity = ders
                     .next()
                     .ok_or_else(|| Error::AuthenticationFailed(format!("{peer} sent no certificate")))?;
                 let certificate = Certificate::parse(end_entity)?;
                 if !certificate.names(peer) {
-                    return Err(Error::AuthenticationFailed(format!("{certificate:?} does not name {peer}")));
+                    return Err(Error::AuthenticationFailed(format!(
+                        "{certificate:?} does not name {peer}"
+                    )));
                 }
                 let intermediates: Vec<_> = ders.take(MAX_INTERMEDIATES).cloned().collect();
                 let (authorities, lists) = (&ctx.credentials.authorities, &ctx.credentials.revocation_lists);
@@ -145,9 +175,17 @@ impl IkeSa {
 
 fn signed_parts<'a>(handshake: &'a Handshake, keyed: &'a Keyed, from_initiator: bool) -> SignedParts<'a> {
     let (message, nonce, sk_p) = if from_initiator {
-        (&handshake.init_request, &handshake.seed.nonce_r, &keyed.keys.sk_pi)
+        (
+            &handshake.init_request,
+            &handshake.seed.nonce_r,
+            &keyed.keys.sk_pi,
+        )
     } else {
-        (&handshake.init_response, &handshake.seed.nonce_i, &keyed.keys.sk_pr)
+        (
+            &handshake.init_response,
+            &handshake.seed.nonce_i,
+            &keyed.keys.sk_pr,
+        )
     };
     SignedParts {
         message,

@@ -56,7 +56,16 @@ impl IkeSa {
         let id = ctx.registry.new_sa();
         let spi = ctx.registry.new_ike_spi(id, ctx.random);
         let nonce = draw_nonce(ctx);
-        self.send_ike_rekey(ctx, RekeyExchange { id, spi, nonce, offer, restarts: 0 })
+        self.send_ike_rekey(
+            ctx,
+            RekeyExchange {
+                id,
+                spi,
+                nonce,
+                offer,
+                restarts: 0,
+            },
+        )
     }
 
     fn send_ike_rekey(&mut self, ctx: &mut Context<'_>, exchange: RekeyExchange) -> Result<()> {
@@ -65,13 +74,24 @@ impl IkeSa {
         let mut ordered: Vec<_> = connection.proposals.iter().collect();
         // Proposals that hold the method in use come first, so that the guess in KE is the first choice.
         ordered.sort_by_key(|proposal| !proposal.methods.contains(&exchange.offer.method));
-        let proposals = (1..).zip(ordered).map(|(n, p)| p.to_wire(n, spi.clone())).collect();
+        let proposals = (1..)
+            .zip(ordered)
+            .map(|(n, p)| p.to_wire(n, spi.clone()))
+            .collect();
         let payloads = [
             Payload::Sa(SaPayload { proposals }),
             Payload::Nonce(exchange.nonce.clone()),
-            Payload::Ke(KePayload { method: exchange.offer.method.id(), data: exchange.offer.public.clone() }),
+            Payload::Ke(KePayload {
+                method: exchange.offer.method.id(),
+                data: exchange.offer.public.clone(),
+            }),
         ];
-        self.request(ctx, ExchangeType::CREATE_CHILD_SA, &payloads, Exchange::RekeyIke(Box::new(exchange)))
+        self.request(
+            ctx,
+            ExchangeType::CREATE_CHILD_SA,
+            &payloads,
+            Exchange::RekeyIke(Box::new(exchange)),
+        )
     }
 
     pub(crate) fn take_ike_rekey(
@@ -80,7 +100,10 @@ impl IkeSa {
         mut exchange: RekeyExchange,
         parts: &Parts,
     ) -> Result<()> {
-        if let Some(wanted) = parts.notify(NotifyType::INVALID_KE_PAYLOAD).filter(|_| exchange.restarts < 3) {
+        if let Some(wanted) = parts
+            .notify(NotifyType::INVALID_KE_PAYLOAD)
+            .filter(|_| exchange.restarts < 3)
+        {
             if let Ok(method) = wanted_method(wanted, &self.connection.proposals) {
                 exchange.offer = Offer::new(method, ctx.random)?;
                 exchange.restarts += 1;
@@ -95,9 +118,16 @@ impl IkeSa {
         Ok(())
     }
 
-    fn take_ike_answer(&mut self, ctx: &mut Context<'_>, exchange: RekeyExchange, parts: &Parts) -> Result<()> {
+    fn take_ike_answer(
+        &mut self,
+        ctx: &mut Context<'_>,
+        exchange: RekeyExchange,
+        parts: &Parts,
+    ) -> Result<()> {
         if parts.sa.is_none() {
-            return Err(parts.refusal().map_or(Error::MissingPayload("SA"), Error::PeerRefused));
+            return Err(parts
+                .refusal()
+                .map_or(Error::MissingPayload("SA"), Error::PeerRefused));
         }
         let (suite, proposal) = choose_ike(&self.connection.proposals, single(parts.proposals()?)?)?;
         let remote_spi = proposal.ike_spi()?;
@@ -134,7 +164,11 @@ impl IkeSa {
             error => {
                 let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
                 let reason = format!("rekeying the IKE SA: {error}");
-                ctx.events.push_back(Event::Failed { connection, remote, reason });
+                ctx.events.push_back(Event::Failed {
+                    connection,
+                    remote,
+                    reason,
+                });
                 self.enqueue_at(ctx.now + Duration::from_secs(60), Task::RekeyIke);
             }
         }
@@ -143,7 +177,11 @@ impl IkeSa {
     /// Passes everything to another IKE SA and waits to be deleted.
     pub(crate) fn hand_over(&mut self, ctx: &mut Context<'_>, to: SaId) {
         let estate = self.take_estate();
-        ctx.events.push_back(Event::IkeRekeyed { old: self.id, new: to, connection: self.connection.name.clone() });
+        ctx.events.push_back(Event::IkeRekeyed {
+            old: self.id,
+            new: to,
+            connection: self.connection.name.clone(),
+        });
         ctx.effects.push(Effect::HandOver { to, estate });
         self.replaced(ctx);
     }
@@ -181,7 +219,10 @@ impl IkeSa {
                 }],
             }),
             Payload::Nonce(nonce_r.clone()),
-            Payload::Ke(KePayload { method: suite.method.id(), data: public }),
+            Payload::Ke(KePayload {
+                method: suite.method.id(),
+                data: public,
+            }),
         ];
         let additional: Vec<_> = suite.additional_methods().collect();
         let negotiated = NegotiatedIke {
@@ -209,9 +250,18 @@ impl IkeSa {
         n: NegotiatedIke,
         shared: &[KeyMaterial],
     ) -> Result<()> {
-        let (spi_i, spi_r) = if n.we_initiated { (n.local_spi, n.remote_spi) } else { (n.remote_spi, n.local_spi) };
+        let (spi_i, spi_r) = if n.we_initiated {
+            (n.local_spi, n.remote_spi)
+        } else {
+            (n.remote_spi, n.local_spi)
+        };
         let lowest_nonce = n.nonce_i.clone().min(n.nonce_r.clone());
-        let seed = Seed { nonce_i: n.nonce_i, nonce_r: n.nonce_r, spi_i, spi_r };
+        let seed = Seed {
+            nonce_i: n.nonce_i,
+            nonce_r: n.nonce_r,
+            spi_i,
+            spi_r,
+        };
         let keys = IkeKeys::derive(&n.suite, &rekey_seed(&self.keyed()?.keys, &seed, shared), &seed);
         let connection = self.connection.clone();
         let mut fresh = IkeSa::new(
@@ -235,13 +285,18 @@ impl IkeSa {
         fresh.reauthenticate_at = self.reauthenticate_at;
         fresh.start_lifetime(ctx);
         fresh.log_keys(ctx);
-        let delete = Task::DeleteIke { reason: "rekeyed".into() };
+        let delete = Task::DeleteIke {
+            reason: "rekeyed".into(),
+        };
         let fresh_id = fresh.id;
         if !n.we_initiated {
             if self.outbox.exchanges().any(Exchange::renews_ike) {
                 // Ours is undecided: which of the two SAs carries on is seen from its answer.
                 fresh.dormant = true;
-                self.collision = Some(IkeCollision { successor: fresh_id, lowest_nonce });
+                self.collision = Some(IkeCollision {
+                    successor: fresh_id,
+                    lowest_nonce,
+                });
                 ctx.effects.push(Effect::Spawn(Box::new(fresh)));
             } else {
                 ctx.effects.push(Effect::Spawn(Box::new(fresh)));

@@ -54,7 +54,11 @@ impl IkeSa {
     /// Our and the peer's addresses for dynamic selectors.
     pub(crate) fn dynamic_addresses(&self) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let or_outer = |virtual_ones: &[IpAddr], outer: IpAddr| {
-            if virtual_ones.is_empty() { vec![outer] } else { virtual_ones.to_vec() }
+            if virtual_ones.is_empty() {
+                vec![outer]
+            } else {
+                virtual_ones.to_vec()
+            }
         };
         (
             or_outer(&self.own_addresses, self.local.ip()),
@@ -63,27 +67,37 @@ impl IkeSa {
     }
 
     /// The selectors that a child's configuration allows on this SA: ours, the peer's.
-    pub(crate) fn allowed_selectors(&self, config: &ChildConfig) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    pub(crate) fn allowed_selectors(
+        &self,
+        config: &ChildConfig,
+    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
         let (local, remote) = self.dynamic_addresses();
         // A peer with a virtual address speaks with that alone, whatever its networks are configured as.
         let remote_ts = if self.virtual_addresses.is_empty() {
             resolve(&config.remote_ts, &remote)
         } else {
-            remote.iter().map(|address| TrafficSelector::host(*address)).collect()
+            remote
+                .iter()
+                .map(|address| TrafficSelector::host(*address))
+                .collect()
         };
         let local_ts = if self.own_addresses.is_empty() {
             resolve(&config.local_ts, &local)
         } else {
-            local.iter().map(|address| TrafficSelector::host(*address)).collect()
+            local
+                .iter()
+                .map(|address| TrafficSelector::host(*address))
+                .collect()
         };
         (local_ts, remote_ts)
     }
 
     /// ESP travels in UDP where a NAT stands between, and our port allows it.
     pub(crate) fn udp_encapsulation(&self) -> Option<UdpEncapsulation> {
-        self.nat
-            .any()
-            .then_some(UdpEncapsulation { local_port: self.local.port(), remote_port: self.remote.port() })
+        self.nat.any().then_some(UdpEncapsulation {
+            local_port: self.local.port(),
+            remote_port: self.remote.port(),
+        })
     }
 
     fn tunnel_for(&self, ctx: &mut Context<'_>, new: &NewChild) -> Result<TunnelId> {
@@ -93,7 +107,10 @@ impl IkeSa {
         let same = self.children.iter().find(|child| child.name == new.config.name);
         match same {
             Some(child) => Ok(child.tunnel()),
-            None => ctx.registry.new_tunnel(ctx.config).ok_or(Error::Local("no dynamic tunnel is free".into())),
+            None => ctx
+                .registry
+                .new_tunnel(ctx.config)
+                .ok_or(Error::Local("no dynamic tunnel is free".into())),
         }
     }
 
@@ -132,11 +149,22 @@ impl IkeSa {
         };
         let (sa, connection, summary) = (self.id, self.connection.name.clone(), child.summary());
         ctx.events.push_back(match new.renews {
-            Some(old_spi_in) => Event::ChildRekeyed { sa, connection, old_spi_in, child: summary },
-            None => Event::ChildUp { sa, connection, child: summary },
+            Some(old_spi_in) => Event::ChildRekeyed {
+                sa,
+                connection,
+                old_spi_in,
+                child: summary,
+            },
+            None => Event::ChildUp {
+                sa,
+                connection,
+                child: summary,
+            },
         });
-        ctx.events.push_back(Event::Dataplane(Update::InstallSa(child.inbound.clone())));
-        ctx.events.push_back(Event::Dataplane(Update::InstallSa(child.outbound.clone())));
+        ctx.events
+            .push_back(Event::Dataplane(Update::InstallSa(child.inbound.clone())));
+        ctx.events
+            .push_back(Event::Dataplane(Update::InstallSa(child.outbound.clone())));
         self.children.push(child);
         if new.select {
             self.select_outbound(ctx, new.spi_in);
@@ -151,7 +179,10 @@ impl IkeSa {
     pub(crate) fn select_outbound(&mut self, ctx: &mut Context<'_>, spi_in: u32) {
         if let Some(child) = self.child_by_spi_in_mut(spi_in) {
             child.select_at = None;
-            let update = Update::SelectOutbound { tunnel: child.tunnel(), sa: child.outbound.reference() };
+            let update = Update::SelectOutbound {
+                tunnel: child.tunnel(),
+                sa: child.outbound.reference(),
+            };
             ctx.events.push_back(Event::Dataplane(update));
         }
     }
@@ -159,24 +190,32 @@ impl IkeSa {
     /// Removes a pair. With a successor the change of the outbound SA comes first; inbound packets under way are still
     /// taken for a while.
     pub(crate) fn remove_child(&mut self, ctx: &mut Context<'_>, spi_in: u32) {
-        let Some(index) = self.children.iter().position(|child| child.spi_in() == spi_in) else { return };
+        let Some(index) = self.children.iter().position(|child| child.spi_in() == spi_in) else {
+            return;
+        };
         let child = self.children.swap_remove(index);
-        let successor = child.successor.filter(|spi| self.child_by_spi_in(*spi).is_some_and(|c| c.select_at.is_some()));
+        let successor = child
+            .successor
+            .filter(|spi| self.child_by_spi_in(*spi).is_some_and(|c| c.select_at.is_some()));
         if let Some(successor) = successor {
             self.select_outbound(ctx, successor);
         }
-        ctx.events.push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
+        ctx.events
+            .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
         // Another pair may point here as its successor (a peer that rekeyed twice): it goes on to ours.
         for other in &mut self.children {
             if other.successor == Some(spi_in) {
                 other.successor = child.successor;
             }
         }
-        let replaced = child.successor.is_some_and(|spi| self.child_by_spi_in(spi).is_some());
+        let replaced = child
+            .successor
+            .is_some_and(|spi| self.child_by_spi_in(spi).is_some());
         if replaced || matches!(child.state, ChildState::Replaced) {
             self.draining.push((ctx.now + DRAIN, child.inbound.reference()));
         } else {
-            ctx.events.push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
+            ctx.events
+                .push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
             ctx.registry.release_child_spi(spi_in);
         }
         if !replaced {
@@ -205,11 +244,14 @@ impl IkeSa {
     pub(crate) fn remove_all_children(&mut self, ctx: &mut Context<'_>) {
         for (_, reference) in std::mem::take(&mut self.draining) {
             ctx.registry.release_child_spi(reference.spi);
-            ctx.events.push_back(Event::Dataplane(Update::RemoveSa(reference)));
+            ctx.events
+                .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
         for child in std::mem::take(&mut self.children) {
-            ctx.events.push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
-            ctx.events.push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
+            ctx.events
+                .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
+            ctx.events
+                .push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
             ctx.registry.release_child_spi(child.spi_in());
             self.child_gone(ctx, &child);
         }
@@ -221,7 +263,8 @@ impl IkeSa {
         let over: Vec<_> = self.draining.extract_if(.., |(when, _)| *when <= now).collect();
         for (_, reference) in over {
             ctx.registry.release_child_spi(reference.spi);
-            ctx.events.push_back(Event::Dataplane(Update::RemoveSa(reference)));
+            ctx.events
+                .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
     }
 
@@ -232,13 +275,17 @@ impl IkeSa {
             let old = child.outbound.reference();
             for spec in [&mut child.inbound, &mut child.outbound] {
                 (spec.local, spec.remote, spec.udp) = (local, remote, udp);
-                ctx.events.push_back(Event::Dataplane(Update::InstallSa(spec.clone())));
+                ctx.events
+                    .push_back(Event::Dataplane(Update::InstallSa(spec.clone())));
             }
             let new = child.outbound.reference();
             if new != old {
                 // An outbound SA is named by its destination, too: the new name takes over, then the old one goes.
                 if child.select_at.is_none() && child.successor.is_none() {
-                    let update = Update::SelectOutbound { tunnel: child.tunnel(), sa: new };
+                    let update = Update::SelectOutbound {
+                        tunnel: child.tunnel(),
+                        sa: new,
+                    };
                     ctx.events.push_back(Event::Dataplane(update));
                 }
                 ctx.events.push_back(Event::Dataplane(Update::RemoveSa(old)));
@@ -249,9 +296,14 @@ impl IkeSa {
     /// The earliest moment at which some child needs attention.
     pub(crate) fn child_deadline(&self) -> Option<Instant> {
         let of_children = self.children.iter().flat_map(|child| {
-            let rekey = (child.state == ChildState::Active && child.successor.is_none()).then_some(child.rekey_at);
-            [rekey, Some(child.expire_at), child.select_at].into_iter().flatten()
+            let rekey =
+                (child.state == ChildState::Active && child.successor.is_none()).then_some(child.rekey_at);
+            [rekey, Some(child.expire_at), child.select_at]
+                .into_iter()
+                .flatten()
         });
-        of_children.chain(self.draining.iter().map(|(when, _)| *when)).min()
+        of_children
+            .chain(self.draining.iter().map(|(when, _)| *when))
+            .min()
     }
 }

@@ -104,7 +104,13 @@ impl Keyed {
     pub(crate) fn new(suite: IkeSuite, keys: IkeKeys, initiator: bool) -> Result<Self> {
         let (forth, back) = keys.protectors(&suite)?;
         let (send, receive) = if initiator { (forth, back) } else { (back, forth) };
-        Ok(Self { suite, keys, send, receive, previous_receive: None })
+        Ok(Self {
+            suite,
+            keys,
+            send,
+            receive,
+            previous_receive: None,
+        })
     }
 }
 
@@ -215,7 +221,10 @@ pub(crate) struct IkeSa {
 
 impl IkeSa {
     /// An IKE SA before any message.
-    #[expect(clippy::too_many_arguments, reason = "each is a plain part of the identity of an SA")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a plain part of the identity of an SA"
+    )]
     pub(crate) fn new(
         id: SaId,
         connection: Arc<Connection>,
@@ -272,7 +281,11 @@ impl IkeSa {
 
     /// SPIs in the order of the header.
     pub(crate) fn spis(&self) -> (u64, u64) {
-        if self.initiator { (self.local_spi, self.remote_spi) } else { (self.remote_spi, self.local_spi) }
+        if self.initiator {
+            (self.local_spi, self.remote_spi)
+        } else {
+            (self.remote_spi, self.local_spi)
+        }
     }
 
     pub(crate) fn is_established(&self) -> bool {
@@ -295,7 +308,9 @@ impl IkeSa {
     }
 
     pub(crate) fn keyed(&self) -> Result<&Keyed> {
-        self.keyed.as_ref().ok_or(Error::Malformed("exchange out of order"))
+        self.keyed
+            .as_ref()
+            .ok_or(Error::Malformed("exchange out of order"))
     }
 
     /// Bytes held in unfinished fragments.
@@ -323,14 +338,22 @@ impl IkeSa {
 
     /// Sends an answer where its request came from (RFC 7296 section 2.11).
     pub(crate) fn transmit_answer(&mut self, ctx: &mut Context<'_>, datagrams: &Datagrams) {
-        self.transmit_on(ctx, self.request_path.unwrap_or((self.local, self.remote)), datagrams);
+        self.transmit_on(
+            ctx,
+            self.request_path.unwrap_or((self.local, self.remote)),
+            datagrams,
+        );
     }
 
     fn transmit_on(&mut self, ctx: &mut Context<'_>, path: (SocketAddr, SocketAddr), datagrams: &Datagrams) {
         self.last_sent = ctx.now;
         let (local, remote) = path;
         for datagram in datagrams {
-            ctx.transmits.push_back(Transmit { local, remote, bytes: with_marker(ctx.config, local, datagram) });
+            ctx.transmits.push_back(Transmit {
+                local,
+                remote,
+                bytes: with_marker(ctx.config, local, datagram),
+            });
         }
     }
 
@@ -355,14 +378,18 @@ impl IkeSa {
     ) -> Result<()> {
         let header = self.header(kind, self.outbox.next_id(), false);
         let limit = self.fragment_limit_bytes();
-        let keyed = self.keyed.as_mut().ok_or(Error::Malformed("exchange out of order"))?;
+        let keyed = self
+            .keyed
+            .as_mut()
+            .ok_or(Error::Malformed("exchange out of order"))?;
         if let (ExchangeType::IKE_INTERMEDIATE, Phase::Handshake(handshake)) = (kind, &mut self.phase) {
             handshake.cover(&header, payloads, true, keyed);
         }
         let datagrams = protect(&mut keyed.send, &header, payloads, limit, ctx.random)?;
         self.transmit(ctx, &datagrams);
         let policy = self.connection.retransmission;
-        self.outbox.send(ctx.now, datagrams, exchange, &policy, ctx.random);
+        self.outbox
+            .send(ctx.now, datagrams, exchange, &policy, ctx.random);
         Ok(())
     }
 
@@ -376,7 +403,10 @@ impl IkeSa {
     ) -> Result<()> {
         let header = self.header(kind, message_id, true);
         let limit = self.fragment_limit_bytes();
-        let keyed = self.keyed.as_mut().ok_or(Error::Malformed("exchange out of order"))?;
+        let keyed = self
+            .keyed
+            .as_mut()
+            .ok_or(Error::Malformed("exchange out of order"))?;
         if let (ExchangeType::IKE_INTERMEDIATE, Phase::Handshake(handshake)) = (kind, &mut self.phase) {
             handshake.cover(&header, payloads, false, keyed);
         }
@@ -399,7 +429,9 @@ impl IkeSa {
 
     /// Tells the driver the keys, where it asked for them.
     pub(crate) fn log_keys(&self, ctx: &mut Context<'_>) {
-        let Some(keyed) = self.keyed.as_ref().filter(|_| ctx.config.key_log) else { return };
+        let Some(keyed) = self.keyed.as_ref().filter(|_| ctx.config.key_log) else {
+            return;
+        };
         let (spi_i, spi_r) = self.spis();
         let keys = &keyed.keys;
         let (cipher, integrity) = keyed.suite.wireshark_names();
@@ -453,7 +485,12 @@ impl IkeSa {
     pub(crate) fn inherit(&mut self, estate: Estate) {
         self.children.extend(estate.children);
         self.draining.extend(estate.draining);
-        self.tasks.extend(estate.tasks.into_iter().filter(|queued| !matches!(queued.task, Task::RekeyIke)));
+        self.tasks.extend(
+            estate
+                .tasks
+                .into_iter()
+                .filter(|queued| !matches!(queued.task, Task::RekeyIke)),
+        );
         self.virtual_addresses.extend(estate.virtual_addresses);
         self.own_addresses.extend(estate.own_addresses);
         self.dormant = false;

@@ -73,7 +73,9 @@ impl IkeSa {
             }
         }
         self.last_heard = ctx.now;
-        let Some((first, inner)) = self.reassemble(ctx, header, part, plaintext) else { return };
+        let Some((first, inner)) = self.reassemble(ctx, header, part, plaintext) else {
+            return;
+        };
         self.request_path = Some((local, remote));
         self.follow_peer(ctx, header, local, remote);
         if header.is_response {
@@ -95,9 +97,21 @@ impl IkeSa {
         part: EncryptedPart,
         plaintext: Vec<u8>,
     ) -> Option<Opened> {
-        let Some(fragment) = part.fragment else { return Some((part.first_inner, plaintext)) };
-        let slot = if header.is_response { &mut self.responses } else { &mut self.requests };
-        match slot.add(header.message_id, fragment, part.first_inner, plaintext, ctx.fragment_budget_bytes) {
+        let Some(fragment) = part.fragment else {
+            return Some((part.first_inner, plaintext));
+        };
+        let slot = if header.is_response {
+            &mut self.responses
+        } else {
+            &mut self.requests
+        };
+        match slot.add(
+            header.message_id,
+            fragment,
+            part.first_inner,
+            plaintext,
+            ctx.fragment_budget_bytes,
+        ) {
             Ok(whole) => whole,
             Err(_) => {
                 ctx.counters.fragments_dropped += 1;
@@ -128,7 +142,8 @@ impl IkeSa {
     pub(crate) fn move_to(&mut self, ctx: &mut Context<'_>, local: SocketAddr, remote: SocketAddr) {
         (self.local, self.remote) = (local, remote);
         self.update_child_addresses(ctx);
-        ctx.events.push_back(crate::event::Event::PeerMoved { sa: self.id, remote });
+        ctx.events
+            .push_back(crate::event::Event::PeerMoved { sa: self.id, remote });
     }
 
     fn receive_request(&mut self, ctx: &mut Context<'_>, header: &Header, first: u8, inner: &[u8]) {
@@ -149,7 +164,10 @@ impl IkeSa {
             Ok(None) => return,
             Err(error) => refuse(&error).into_iter().collect(),
         };
-        if self.respond(ctx, header.exchange, header.message_id, &payloads).is_err() {
+        if self
+            .respond(ctx, header.exchange, header.message_id, &payloads)
+            .is_err()
+        {
             self.close_reason.get_or_insert_with(|| "cannot send".to_owned());
         }
         self.after_response(ctx);
@@ -165,9 +183,9 @@ impl IkeSa {
         parts: Parts,
     ) -> Result<Option<Vec<Payload>>> {
         match (&self.phase, header.exchange) {
-            (Phase::Handshake(_), ExchangeType::IKE_INTERMEDIATE) if !self.initiator => {
-                self.answer_intermediate(ctx, header, first, inner, &parts).map(Some)
-            }
+            (Phase::Handshake(_), ExchangeType::IKE_INTERMEDIATE) if !self.initiator => self
+                .answer_intermediate(ctx, header, first, inner, &parts)
+                .map(Some),
             (Phase::Handshake(_), ExchangeType::IKE_AUTH) if !self.initiator => {
                 self.answer_auth(ctx, header, parts).map(Some)
             }
@@ -175,14 +193,20 @@ impl IkeSa {
                 ctx.counters.malformed += 1;
                 Ok(None)
             }
-            (_, ExchangeType::INFORMATIONAL) if self.dormant && !parts.deletes.is_empty() && !deletes_ike(&parts) => {
+            (_, ExchangeType::INFORMATIONAL)
+                if self.dormant && !parts.deletes.is_empty() && !deletes_ike(&parts) =>
+            {
                 Ok(None)
             }
             (_, ExchangeType::INFORMATIONAL) => self.answer_informational(ctx, &parts).map(Some),
             // The peer repeats the request, and by then it is decided which IKE SA the Child SAs went to.
             (_, ExchangeType::CREATE_CHILD_SA) if self.dormant => Ok(None),
-            (Phase::Established, ExchangeType::CREATE_CHILD_SA) => self.answer_create_child(ctx, &parts).map(Some),
-            (Phase::Established, ExchangeType::IKE_FOLLOWUP_KE) => self.answer_followup(ctx, &parts).map(Some),
+            (Phase::Established, ExchangeType::CREATE_CHILD_SA) => {
+                self.answer_create_child(ctx, &parts).map(Some)
+            }
+            (Phase::Established, ExchangeType::IKE_FOLLOWUP_KE) => {
+                self.answer_followup(ctx, &parts).map(Some)
+            }
             (Phase::Replaced | Phase::Deleting, ExchangeType::CREATE_CHILD_SA) => {
                 Err(Error::TemporaryFailure("the IKE SA is being replaced or closed"))
             }
@@ -194,7 +218,9 @@ impl IkeSa {
     }
 
     fn receive_response(&mut self, ctx: &mut Context<'_>, header: &Header, first: u8, inner: &[u8]) {
-        let Some(exchange) = self.outbox.complete(header.message_id) else { return };
+        let Some(exchange) = self.outbox.complete(header.message_id) else {
+            return;
+        };
         let parts = match parse_chain(first, inner).and_then(|chain| Parts::sort(chain.payloads)) {
             Ok(parts) => parts,
             Err(error) => {
@@ -204,7 +230,9 @@ impl IkeSa {
         };
         let outcome = match exchange {
             Exchange::Init(_) => Ok(()),
-            Exchange::Intermediate(offer) => self.take_intermediate(ctx, header, first, inner, &offer, &parts),
+            Exchange::Intermediate(offer) => {
+                self.take_intermediate(ctx, header, first, inner, &offer, &parts)
+            }
             Exchange::Auth(exchange) => self.take_auth(ctx, *exchange, parts),
             Exchange::Child(exchange) => self.take_child(ctx, *exchange, &parts),
             Exchange::RekeyIke(exchange) => self.take_ike_rekey(ctx, *exchange, &parts),
@@ -227,5 +255,8 @@ impl IkeSa {
 }
 
 fn deletes_ike(parts: &Parts) -> bool {
-    parts.deletes.iter().any(|delete| matches!(delete, crate::payload::delete::DeletePayload::IkeSa))
+    parts
+        .deletes
+        .iter()
+        .any(|delete| matches!(delete, crate::payload::delete::DeletePayload::IkeSa))
 }

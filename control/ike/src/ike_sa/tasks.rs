@@ -63,16 +63,21 @@ impl IkeSa {
     pub(crate) fn run_tasks(&mut self, ctx: &mut Context<'_>) {
         loop {
             let ready = match self.phase {
-                Phase::Established if !self.dormant => {
-                    self.tasks.iter().position(|queued| queued.not_before <= ctx.now && self.may_start(&queued.task))
-                }
+                Phase::Established if !self.dormant => self
+                    .tasks
+                    .iter()
+                    .position(|queued| queued.not_before <= ctx.now && self.may_start(&queued.task)),
                 Phase::Established | Phase::Replaced => self.tasks.iter().position(|queued| {
                     queued.not_before <= ctx.now && matches!(queued.task, Task::DeleteIke { .. })
                 }),
                 _ => None,
             };
-            let Some(index) = ready.filter(|_| self.outbox.has_room()) else { return };
-            let Some(queued) = self.tasks.remove(index) else { return };
+            let Some(index) = ready.filter(|_| self.outbox.has_room()) else {
+                return;
+            };
+            let Some(queued) = self.tasks.remove(index) else {
+                return;
+            };
             let outcome = match queued.task {
                 Task::CreateChild { name } => self.start_child(ctx, &name),
                 Task::RekeyChild { spi_in } => self.start_child_rekey(ctx, spi_in),
@@ -84,7 +89,11 @@ impl IkeSa {
             };
             if let Err(error) = outcome {
                 let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
-                ctx.events.push_back(Event::Failed { connection, remote, reason: error.to_string() });
+                ctx.events.push_back(Event::Failed {
+                    connection,
+                    remote,
+                    reason: error.to_string(),
+                });
             }
             if self.is_closed() {
                 return;
@@ -115,7 +124,10 @@ impl IkeSa {
         if matches!(self.phase, Phase::Established | Phase::Replaced) && self.outbox.has_room() {
             let startable = self.tasks.iter().filter(|queued| {
                 let deletes = matches!(queued.task, Task::DeleteIke { .. });
-                deletes || (matches!(self.phase, Phase::Established) && !self.dormant && self.may_start(&queued.task))
+                deletes
+                    || (matches!(self.phase, Phase::Established)
+                        && !self.dormant
+                        && self.may_start(&queued.task))
             });
             deadlines.push(startable.map(|queued| queued.not_before).min());
         }
@@ -133,7 +145,9 @@ impl IkeSa {
     }
 
     fn keepalive_at(&self) -> Option<Instant> {
-        self.nat.here.then(|| self.last_sent + self.connection.nat_keepalive)
+        self.nat
+            .here
+            .then(|| self.last_sent + self.connection.nat_keepalive)
     }
 
     /// Does everything that is due.
@@ -173,7 +187,10 @@ impl IkeSa {
     fn peer_is_dead(&mut self, ctx: &mut Context<'_>) {
         if let Some(collision) = self.collision.take() {
             let estate = self.take_estate();
-            ctx.effects.push(Effect::HandOver { to: collision.successor, estate });
+            ctx.effects.push(Effect::HandOver {
+                to: collision.successor,
+                estate,
+            });
             self.phase = Phase::Replaced;
         }
         self.close(ctx, "the peer does not answer");
@@ -184,7 +201,12 @@ impl IkeSa {
         if self.give_up_at.is_some_and(|when| when <= now) {
             self.give_up_at = None;
             self.rekey_at = None;
-            self.enqueue(now, Task::DeleteIke { reason: "lifetime ended before it could be renewed".into() });
+            self.enqueue(
+                now,
+                Task::DeleteIke {
+                    reason: "lifetime ended before it could be renewed".into(),
+                },
+            );
         }
         if self.reauthenticate_at.is_some_and(|when| when <= now) {
             self.reauthenticate_at = None;
@@ -202,7 +224,11 @@ impl IkeSa {
             self.last_sent = now;
             let (local, remote) = (self.local, self.remote);
             // RFC 3948 section 2.3: one byte, without a marker.
-            ctx.transmits.push_back(crate::event::Transmit { local, remote, bytes: vec![0xff] });
+            ctx.transmits.push_back(crate::event::Transmit {
+                local,
+                remote,
+                bytes: vec![0xff],
+            });
         }
         self.finish_draining(ctx);
         let select: Vec<u32> = self
@@ -211,15 +237,22 @@ impl IkeSa {
             .filter(|child| child.select_at.is_some_and(|when| when <= now))
             .map(|child| child.spi_in())
             .collect();
-        select.into_iter().for_each(|spi_in| self.select_outbound(ctx, spi_in));
+        select
+            .into_iter()
+            .for_each(|spi_in| self.select_outbound(ctx, spi_in));
         let mut due = Vec::new();
         for child in &mut self.children {
             if child.expire_at <= now {
                 child.expire_at = now + Duration::from_secs(3600);
-                due.push(Task::DeleteChild { spi_in: child.spi_in() });
-            } else if child.rekey_at <= now && child.state == ChildState::Active && child.successor.is_none() {
+                due.push(Task::DeleteChild {
+                    spi_in: child.spi_in(),
+                });
+            } else if child.rekey_at <= now && child.state == ChildState::Active && child.successor.is_none()
+            {
                 child.rekey_at = now + Duration::from_secs(3600);
-                due.push(Task::RekeyChild { spi_in: child.spi_in() });
+                due.push(Task::RekeyChild {
+                    spi_in: child.spi_in(),
+                });
             }
         }
         due.into_iter().for_each(|task| self.enqueue(now, task));
@@ -228,10 +261,22 @@ impl IkeSa {
     /// Children that should be up and are neither there nor under way.
     pub(crate) fn enqueue_missing_children(&mut self, now: Instant) {
         let connection = self.connection.clone();
-        for config in connection.children.iter().filter(|child| child.start == StartAction::Start) {
-            let have = self.children.iter().filter(|child| child.name == config.name && child.successor.is_none());
+        for config in connection
+            .children
+            .iter()
+            .filter(|child| child.start == StartAction::Start)
+        {
+            let have = self
+                .children
+                .iter()
+                .filter(|child| child.name == config.name && child.successor.is_none());
             if have.count() < usize::from(config.resources.max(1)) {
-                self.enqueue(now, Task::CreateChild { name: config.name.clone() });
+                self.enqueue(
+                    now,
+                    Task::CreateChild {
+                        name: config.name.clone(),
+                    },
+                );
             }
         }
     }

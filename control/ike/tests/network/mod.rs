@@ -53,7 +53,13 @@ pub struct Faults {
     pub jitter_ms: u64,
 }
 
-pub const CLEAN: Faults = Faults { drop: 0, duplicate: 0, corrupt: 0, delay_ms: 10, jitter_ms: 0 };
+pub const CLEAN: Faults = Faults {
+    drop: 0,
+    duplicate: 0,
+    corrupt: 0,
+    delay_ms: 10,
+    jitter_ms: 0,
+};
 
 /// The SAs that a dataplane holds by its endpoint's events.
 #[derive(Debug, Default)]
@@ -71,16 +77,25 @@ impl Dataplane {
                 let reference = spec.reference();
                 if spec.direction == SaDirection::Outbound {
                     let old = self.keys_seen.insert(spec.key.expose().to_vec(), reference);
-                    assert!(old.is_none_or(|old| old.spi == reference.spi), "a key was installed under two SPIs");
+                    assert!(
+                        old.is_none_or(|old| old.spi == reference.spi),
+                        "a key was installed under two SPIs"
+                    );
                 }
                 self.installed.insert(reference, spec);
             }
             Update::RemoveSa(reference) => {
-                assert!(self.installed.remove(&reference).is_some(), "removed {reference:?}, which is not installed");
+                assert!(
+                    self.installed.remove(&reference).is_some(),
+                    "removed {reference:?}, which is not installed"
+                );
                 self.selected.retain(|_, selected| *selected != reference);
             }
             Update::SelectOutbound { tunnel, sa } => {
-                assert!(self.installed.contains_key(&sa), "selected {sa:?}, which is not installed");
+                assert!(
+                    self.installed.contains_key(&sa),
+                    "selected {sa:?}, which is not installed"
+                );
                 assert_eq!(self.installed[&sa].tunnel, tunnel);
                 self.selected.insert(tunnel.0, sa);
             }
@@ -89,15 +104,23 @@ impl Dataplane {
     }
 
     pub fn inbound(&self) -> Vec<u32> {
-        let mut spis: Vec<_> =
-            self.installed.values().filter(|s| s.direction == SaDirection::Inbound).map(|s| s.spi).collect();
+        let mut spis: Vec<_> = self
+            .installed
+            .values()
+            .filter(|s| s.direction == SaDirection::Inbound)
+            .map(|s| s.spi)
+            .collect();
         spis.sort_unstable();
         spis
     }
 
     pub fn outbound(&self) -> Vec<u32> {
-        let mut spis: Vec<_> =
-            self.installed.values().filter(|s| s.direction == SaDirection::Outbound).map(|s| s.spi).collect();
+        let mut spis: Vec<_> = self
+            .installed
+            .values()
+            .filter(|s| s.direction == SaDirection::Outbound)
+            .map(|s| s.spi)
+            .collect();
         spis.sort_unstable();
         spis
     }
@@ -178,7 +201,10 @@ impl Network {
         for from in 0..self.hosts.len() {
             while let Some(event) = self.hosts[from].endpoint.poll_event() {
                 if self.trace {
-                    eprintln!("{:>9.3} host {from}: {event:?}", (self.now - self.start).as_secs_f64());
+                    eprintln!(
+                        "{:>9.3} host {from}: {event:?}",
+                        (self.now - self.start).as_secs_f64()
+                    );
                 }
                 if let Event::Dataplane(update) = &event {
                     self.hosts[from].dataplane.apply(update.clone());
@@ -198,7 +224,10 @@ impl Network {
             let b = &transmit.bytes;
             let o = if transmit.local.port() == 4500 { 4 } else { 0 };
             let (x, f, id) = (b.get(o + 18), b.get(o + 19), b.get(o + 23));
-            eprintln!("{now:>9.3} host {from} sends {} bytes exchange {x:?} flags {f:?} id {id:?}", b.len());
+            eprintln!(
+                "{now:>9.3} host {from} sends {} bytes exchange {x:?} flags {f:?} id {id:?}",
+                b.len()
+            );
         }
         if let Some(filter) = &mut self.filter {
             if !filter(from, &transmit) {
@@ -208,7 +237,11 @@ impl Network {
         if self.random.chance(self.faults.drop) {
             return;
         }
-        let copies = if self.random.chance(self.faults.duplicate) { 2 } else { 1 };
+        let copies = if self.random.chance(self.faults.duplicate) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let mut bytes = transmit.bytes.clone();
             if self.random.chance(self.faults.corrupt) && !bytes.is_empty() {
@@ -239,8 +272,18 @@ impl Network {
     /// One step: the next datagram or timer, at most until `until`. False where nothing is left to happen before.
     pub fn step(&mut self, until: Instant) -> bool {
         self.collect();
-        let flight = self.flights.iter().enumerate().min_by_key(|(_, f)| (f.at, f.order)).map(|(i, f)| (i, f.at));
-        let timer = self.hosts.iter().enumerate().filter_map(|(i, h)| Some((i, h.endpoint.poll_timeout()?))).min_by_key(|t| t.1);
+        let flight = self
+            .flights
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, f)| (f.at, f.order))
+            .map(|(i, f)| (i, f.at));
+        let timer = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter_map(|(i, h)| Some((i, h.endpoint.poll_timeout()?)))
+            .min_by_key(|t| t.1);
         let next = match (flight, timer) {
             (Some((_, f)), Some((_, t))) => f.min(t),
             (Some((_, f)), None) => f,
@@ -255,7 +298,9 @@ impl Network {
         match (flight, timer) {
             (Some((index, at)), _) if at == next => {
                 let f = self.flights.remove(index);
-                self.hosts[f.to].endpoint.handle_datagram(self.now, f.local, f.remote, &f.bytes);
+                self.hosts[f.to]
+                    .endpoint
+                    .handle_datagram(self.now, f.local, f.remote, &f.bytes);
             }
             (_, Some((host, _))) => self.hosts[host].endpoint.handle_timeout(self.now),
             _ => unreachable!(),
@@ -290,14 +335,23 @@ impl Network {
                     .installed
                     .values()
                     .find(|s| s.direction == SaDirection::Inbound && s.spi == out.spi);
-                assert!(twin.is_some_and(|twin| twin.key == out.key), "host {from} sends with what {to} cannot open");
+                assert!(
+                    twin.is_some_and(|twin| twin.key == out.key),
+                    "host {from} sends with what {to} cannot open"
+                );
             }
         }
     }
 
     /// Both ends hold the same SAs, none is left over, and traffic can flow both ways in each tunnel.
     pub fn assert_agreement(&self, tunnels: usize) {
-        let context = || format!("{:#?}\n{:#?}", self.hosts[0].endpoint.ike_sas(), self.hosts[1].endpoint.ike_sas());
+        let context = || {
+            format!(
+                "{:#?}\n{:#?}",
+                self.hosts[0].endpoint.ike_sas(),
+                self.hosts[1].endpoint.ike_sas()
+            )
+        };
         let ids = |host: usize| {
             let mut all: Vec<_> = self.hosts[host]
                 .endpoint
@@ -310,8 +364,18 @@ impl Network {
             all
         };
         assert_eq!(ids(0), ids(1), "{}", context());
-        assert_eq!(self.hosts[0].endpoint.ike_sas().len(), ids(0).len(), "left over: {}", context());
-        assert_eq!(self.hosts[1].endpoint.ike_sas().len(), ids(1).len(), "left over: {}", context());
+        assert_eq!(
+            self.hosts[0].endpoint.ike_sas().len(),
+            ids(0).len(),
+            "left over: {}",
+            context()
+        );
+        assert_eq!(
+            self.hosts[1].endpoint.ike_sas().len(),
+            ids(1).len(),
+            "left over: {}",
+            context()
+        );
         let (a, b) = (&self.hosts[0].dataplane, &self.hosts[1].dataplane);
         assert_eq!(a.inbound(), b.outbound(), "{}", context());
         assert_eq!(b.inbound(), a.outbound(), "{}", context());
@@ -321,7 +385,11 @@ impl Network {
     }
 
     pub fn count(&self, host: usize, wanted: impl Fn(&Event) -> bool) -> usize {
-        self.hosts[host].events.iter().filter(|event| wanted(event)).count()
+        self.hosts[host]
+            .events
+            .iter()
+            .filter(|event| wanted(event))
+            .count()
     }
 }
 
@@ -368,8 +436,13 @@ pub fn psk() -> Credentials {
 
 /// Two hosts with a preshared key and the connections as `change` leaves them.
 pub fn pair(seed: u64, mut change: impl FnMut(usize, &mut Connection)) -> Network {
-    let mut network =
-        Network::new(seed, [(EndpointConfig::default(), psk()), (EndpointConfig::default(), psk())]);
+    let mut network = Network::new(
+        seed,
+        [
+            (EndpointConfig::default(), psk()),
+            (EndpointConfig::default(), psk()),
+        ],
+    );
     for host in [1, 0] {
         let mut connection = connection(host);
         change(host, &mut connection);
