@@ -62,6 +62,15 @@ impl Links {
         links
     }
 
+    /// Those that another process made, and deletes.
+    pub fn of(gateway: &str, hosts: &str, queues: u32) -> Self {
+        Self {
+            gateway: Netns::of(gateway),
+            hosts: Netns::of(hosts),
+            queues,
+        }
+    }
+
     /// Makes the pair of a port, up at both ends.
     pub fn make(&self, port: usize) {
         let (queues, hosts) = (self.queues, self.hosts.name());

@@ -18,7 +18,10 @@ use nix::{
 };
 
 /// A network namespace, deleted on drop with everything in it.
-pub struct Netns(String);
+pub struct Netns {
+    name: String,
+    is_ours: bool,
+}
 
 impl Netns {
     pub fn new(stem: &str) -> Self {
@@ -26,31 +29,41 @@ impl Netns {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let name = format!("xsk-{stem}-{}-{serial}", std::process::id());
         run(&format!("ip netns add {name}"));
-        let netns = Self(name);
+        let netns = Self { name, is_ours: true };
         // No packets but the test's own.
         netns.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
         netns
     }
 
+    /// One that another process made, and deletes.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_ours: false,
+        }
+    }
+
     /// Runs a command line inside.
     pub fn run(&self, line: &str) {
-        run(&format!("ip netns exec {} {line}", self.0));
+        run(&format!("ip netns exec {} {line}", self.name));
     }
 
     /// The name under `/run/netns`.
     pub fn name(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// Moves this thread inside, for ever.
     pub fn enter(&self) {
-        enter(&self.0);
+        enter(&self.name);
     }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        run(&format!("ip netns delete {}", self.0));
+        if self.is_ours {
+            run(&format!("ip netns delete {}", self.name));
+        }
     }
 }
 
