@@ -185,6 +185,17 @@ impl WorkerCounters {
             .map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
+    /// Packets that came less packets that went, waited or were dropped: 0 between batches.
+    #[must_use]
+    pub fn imbalance(&self) -> i64 {
+        use WorkerCounter::{Absorbed, FromHost, Generated, Held, Received, ToHost, Transmitted};
+        let sum = |counters: &[WorkerCounter]| counters.iter().map(|counter| self.get(*counter)).sum::<u64>();
+        let came = sum(&[Received, FromHost, Generated]);
+        let dropped: u64 = DropReason::ALL.iter().map(|reason| self.dropped(*reason)).sum();
+        let went = sum(&[Transmitted, ToHost, Absorbed, Held]) + dropped;
+        came.wrapping_sub(went).cast_signed()
+    }
+
     /// Adds to a port's.
     #[inline]
     pub fn add_port(&self, slot: PortSlot, counter: PortCounter, count: u64) {

@@ -53,6 +53,16 @@ impl Tap {
         })
     }
 
+    /// A socket pair's end in the place of a device: one packet a datagram as well.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn over(device: OwnedFd) -> Self {
+        Self {
+            name: "test".to_owned(),
+            device,
+        }
+    }
+
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {

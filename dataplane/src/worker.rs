@@ -5,6 +5,8 @@
 //! receive into. The tables are looked at through one view a batch, the clock is read once a turn. Only the device's
 //! wake-ups, the TAP and the sleep of an idle worker are system calls.
 
+mod queues;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,13 +22,16 @@ use crate::config::Idle;
 use crate::counters::WorkerCounters;
 use crate::hold::Hold;
 use crate::icmp_limit::IcmpLimit;
+use crate::reassembly::{Limits, Reassembly};
 use crate::stage::{self, Backlog, Context};
 use crate::tables::{PortSlot, Reader, VrfIndex};
 use crate::tap::Tap;
-use crate::xsk::{ClosedQueue, FramePool, PortQueue, QueueId, Remedy, Sleeper, Waker, Watch};
+use crate::xsk::{ClosedQueue, FramePool, PortQueue, QueueId, Sleeper, Waker, Watch};
 
 /// Packets beyond a batch that wait for the next: the pieces of a batch of packets cut in four.
 const BACKLOG_PACKETS: usize = 4 * BATCH_PACKETS;
+/// Ethernet with two tags.
+const LONGEST_LINK_HEADER_BYTES: usize = 22;
 /// How often the TAP is looked at while there is other traffic.
 const TAP_INTERVAL_NS: u64 = 50_000;
 /// How often queues are watched and levels are written down.
@@ -119,12 +124,15 @@ pub struct Worker<'u> {
     batch: Box<Batch<'u>>,
     hold: Hold<'u>,
     limit: IcmpLimit,
+    reassembly: Reassembly,
     backlog: Backlog<'u>,
     sleeper: Sleeper,
     heartbeat: Arc<Heartbeat>,
     next_tap_ns: u64,
     next_census_ns: u64,
     is_stopping: bool,
+    /// Chunks of queues that the main thread has.
+    chunks_away: u32,
 }
 
 impl<'u> Worker<'u> {
@@ -134,6 +142,8 @@ impl<'u> Worker<'u> {
     /// The kernel's, for the descriptor that wakes it.
     pub fn new(pool: FramePool<'u>, parts: Parts<'u>) -> io::Result<(Self, Waker)> {
         let (sleeper, waker) = Sleeper::new(parts.idle == Idle::Spin, 2 * PORT_SLOTS)?;
+        // What does not fit a frame behind its headroom is refused while it is put together.
+        let datagram_bytes = pool.umem().packet_capacity_bytes() - LONGEST_LINK_HEADER_BYTES;
         let worker = Self {
             parts,
             pool,
@@ -142,12 +152,17 @@ impl<'u> Worker<'u> {
             batch: Box::default(),
             hold: Hold::new(),
             limit: IcmpLimit::new(),
+            reassembly: Reassembly::new(Limits {
+                datagram_bytes,
+                ..Limits::default()
+            }),
             backlog: Backlog::with_capacity(BACKLOG_PACKETS),
             sleeper,
             heartbeat: Arc::default(),
             next_tap_ns: 0,
             next_census_ns: 0,
             is_stopping: false,
+            chunks_away: 0,
         };
         Ok((worker, waker))
     }
@@ -168,6 +183,32 @@ impl<'u> Worker<'u> {
     #[must_use]
     pub fn pool(&self) -> &FramePool<'u> {
         &self.pool
+    }
+
+    /// Whether every frame is where the table of owners says, and every packet is accounted for; between turns both
+    /// always hold. What is wrong is the error.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_books(&self) -> Result<(), String> {
+        let imbalance = self.parts.counters.imbalance();
+        if imbalance != 0 {
+            return Err(format!("{imbalance} packets came and went nowhere"));
+        }
+        let tally = self.pool.umem().tally();
+        let queues: u32 = self.queues.iter().map(|served| served.queue.census().sum()).sum();
+        let away = self.chunks_away;
+        let (free, held) = (self.pool.len(), self.hold.len());
+        let is_conserved = tally.free as usize == free
+            && tally.held as usize == held
+            && tally.receiving + tally.sending == queues + away;
+        if is_conserved {
+            Ok(())
+        } else {
+            Err(format!(
+                "{tally:?}, but {free} free, {held} held, {queues} in queues, {away} away"
+            ))
+        }
     }
 
     /// Works until [`Command::Stop`] came; then every queue is closed.
@@ -278,18 +319,8 @@ impl<'u> Worker<'u> {
 
     /// Walks the packets whose wait is over.
     fn release(&mut self, now_ns: u64) -> usize {
-        let view = self.parts.reader.pin();
-        let mut context = Context {
-            view,
-            now_ns,
-            counters: &self.parts.counters,
-            events: &self.parts.events,
-            pool: &mut self.pool,
-            hold: &mut self.hold,
-            limit: &mut self.limit,
-            backlog: &mut self.backlog,
-        };
-        stage::hold::release(&mut self.batch, &mut context);
+        let (batch, mut context) = self.context(now_ns);
+        stage::hold::release(batch, &mut context);
         let count = self.batch.len();
         if count != 0 {
             self.walk(now_ns);
@@ -300,18 +331,8 @@ impl<'u> Worker<'u> {
     /// Walks the batch, and then what the walk itself brought about, and hands everything on.
     fn walk(&mut self, now_ns: u64) {
         loop {
-            let view = self.parts.reader.pin();
-            let mut context = Context {
-                view,
-                now_ns,
-                counters: &self.parts.counters,
-                events: &self.parts.events,
-                pool: &mut self.pool,
-                hold: &mut self.hold,
-                limit: &mut self.limit,
-                backlog: &mut self.backlog,
-            };
-            stage::run(&mut self.batch, &mut context);
+            let (batch, mut context) = self.context(now_ns);
+            stage::run(batch, &mut context);
             self.transmit();
             self.punt();
             if self.backlog.is_empty() {
@@ -324,10 +345,34 @@ impl<'u> Worker<'u> {
                 }
             }
         }
+        self.state_held();
         debug_assert!(self.batch.is_empty());
-        self.parts
-            .counters
-            .set(WorkerCounter::Held, self.hold.len() as u64);
+        debug_assert_eq!(
+            self.parts.counters.imbalance(),
+            0,
+            "every packet is accounted for"
+        );
+    }
+
+    /// The batch, and what its stages work with.
+    fn context(&mut self, now_ns: u64) -> (&mut Batch<'u>, Context<'_, 'u>) {
+        let context = Context {
+            view: self.parts.reader.pin(),
+            now_ns,
+            counters: &self.parts.counters,
+            events: &self.parts.events,
+            pool: &mut self.pool,
+            hold: &mut self.hold,
+            limit: &mut self.limit,
+            reassembly: &mut self.reassembly,
+            backlog: &mut self.backlog,
+        };
+        (&mut self.batch, context)
+    }
+
+    fn state_held(&self) {
+        let held = self.hold.len() as u64 + self.reassembly.held_packets();
+        self.parts.counters.set(WorkerCounter::Held, held);
     }
 
     /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
@@ -390,116 +435,6 @@ impl<'u> Worker<'u> {
             }
             self.pool.put(frame);
         }
-    }
-
-    fn obey(&mut self) {
-        if self.parts.commands.is_empty() {
-            return;
-        }
-        while let Ok(command) = self.parts.commands.try_recv() {
-            match command {
-                Command::Add(slot, mut queue) => {
-                    queue.refill(&mut self.pool);
-                    queue.wake();
-                    // The main thread outlives its workers; a test may not care. So below.
-                    let _ = self.parts.reports.send(Report::Filled(queue.id()));
-                    self.queues.push(Served {
-                        slot,
-                        queue: *queue,
-                        watch: Watch::default(),
-                        is_broken: false,
-                    });
-                }
-                Command::Remove(id) => self.remove(id),
-                Command::Reclaim(closed) => {
-                    closed.reclaim(&mut self.pool);
-                }
-                Command::Stop => self.is_stopping = true,
-            }
-        }
-        self.egress = [None; PORT_SLOTS];
-        for (index, served) in self.queues.iter().enumerate() {
-            if let Some(egress) = self.egress.get_mut(served.slot.get()) {
-                egress.get_or_insert(index);
-            }
-        }
-    }
-
-    fn remove(&mut self, id: QueueId) {
-        while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
-            let mut served = self.queues.swap_remove(index);
-            served.queue.complete(&mut self.pool);
-            // What was received and not walked yet is lost with the socket, and was never counted as received.
-            let _ = self.parts.reports.send(Report::Removed(Box::new(served.queue)));
-        }
-    }
-
-    /// At the end: sockets that are still here close with the process, their program detached or not.
-    fn close_all(&mut self) {
-        for served in self.queues.drain(..) {
-            let closed = served.queue.close();
-            if !closed.settles_slowly() {
-                closed.reclaim(&mut self.pool);
-            }
-        }
-        let (counters, pool) = (&self.parts.counters, &mut self.pool);
-        self.hold.drain(|held| {
-            counters.drop_packets(held.awaited.timed_out(), 1);
-            pool.put(held.frame);
-        });
-        counters.set(WorkerCounter::Held, 0);
-        self.parts.reader.park();
-    }
-
-    /// Once in a while: queues that stand still are helped, levels are written down.
-    fn take_census(&mut self, now_ns: u64) {
-        let view = self.parts.reader.pin();
-        let counters = &self.parts.counters;
-        let (mut fill, mut transmit) = (0, 0);
-        for served in &mut self.queues {
-            let is_up = view.port(served.slot).is_some_and(|port| port.link.up);
-            let remedy = served.watch.look(&served.queue, is_up, now_ns / 1_000_000);
-            let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
-            match remedy {
-                Some(Remedy::Nudge | Remedy::LeaveBusyPoll) => served.queue.nudge(),
-                Some(Remedy::Rebind) | None => {}
-            }
-            if is_broken && !served.is_broken {
-                let _ = self.parts.reports.send(Report::Broken(served.queue.id()));
-            }
-            served.is_broken = is_broken;
-            let census = served.queue.census();
-            fill += u64::from(census.fill + census.kernel_receiving + census.receive);
-            transmit += u64::from(census.transmit + census.kernel_sending + census.completion);
-            if let Ok(kernel) = served.queue.kernel_statistics() {
-                counters.set_port(served.slot, PortCounter::KernelDropped, kernel.receive_dropped);
-                counters.set_port(
-                    served.slot,
-                    PortCounter::ReceiveRingFull,
-                    kernel.receive_ring_full,
-                );
-                counters.set_port(served.slot, PortCounter::FillRingEmpty, kernel.fill_ring_empty);
-                counters.set_port(
-                    served.slot,
-                    PortCounter::ReceiveInvalid,
-                    kernel.receive_invalid_descriptors,
-                );
-                counters.set_port(
-                    served.slot,
-                    PortCounter::TransmitInvalid,
-                    kernel.transmit_invalid_descriptors,
-                );
-                counters.set_port(
-                    served.slot,
-                    PortCounter::TransmitRingEmpty,
-                    kernel.transmit_ring_empty,
-                );
-            }
-        }
-        counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
-        counters.set(WorkerCounter::FramesFill, fill);
-        counters.set(WorkerCounter::FramesTransmit, transmit);
-        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64);
     }
 
     fn sleep(&mut self) {

@@ -1,10 +1,12 @@
 //! What becomes of a packet that is larger than its way allows.
 
-use southbound::DropReason;
+use southbound::{DropReason, WorkerCounter};
 use wire::{SliceCursor, ipv4};
 
 use super::Context;
 use crate::batch::{Batch, Flags, Next, SenderError};
+use crate::fragment::Fragmenter;
+use crate::xsk::CHUNK_BYTES;
 
 /// Fragments the packet where its sender allows that (RFC 791 section 2.3): the pieces go on by `next`, the first in the
 /// packet's own slot and the others with the next batch. Otherwise its sender is told (RFC 1191 section 4, RFC 8200
@@ -14,8 +16,8 @@ pub fn shrink<'u>(
     batch: &mut Batch<'u>,
     slot: usize,
     mtu_bytes: u16,
-    _next: Next,
-    _context: &mut Context<'_, 'u>,
+    next: Next,
+    context: &mut Context<'_, 'u>,
 ) {
     let Some((frame, meta)) = batch.packet_mut(slot) else {
         return;
@@ -27,5 +29,44 @@ pub fn shrink<'u>(
         batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
         return;
     }
-    batch.discard(slot, DropReason::TooBig);
+    if cut(batch, slot, mtu_bytes, next, context).is_none() {
+        batch.discard(slot, DropReason::NoFrame);
+    }
+}
+
+/// `None`, and nothing changed, where there is no room for the pieces or the packet cannot be cut.
+fn cut<'u>(
+    batch: &mut Batch<'u>,
+    slot: usize,
+    mtu_bytes: u16,
+    next: Next,
+    context: &mut Context<'_, 'u>,
+) -> Option<()> {
+    let (frame, meta) = batch.packet_mut(slot)?;
+    let meta = *meta;
+    let fragmenter = Fragmenter::new(frame.bytes(), usize::from(mtu_bytes)).ok()?;
+    let further = fragmenter.count() - 1;
+    if context.backlog.capacity() - context.backlog.len() < further || context.pool.len() < further {
+        return None;
+    }
+    for index in 1..=further {
+        let mut piece = context.pool.take()?;
+        let length_bytes = fragmenter.write(index, piece.space_mut()).unwrap_or(0);
+        if length_bytes == 0 || !piece.set_len(length_bytes) {
+            debug_assert!(false, "a piece fits a frame");
+            context.pool.put(piece);
+            return None;
+        }
+        context.backlog.push((piece, meta, next));
+    }
+    let mut first = [0; CHUNK_BYTES];
+    let length_bytes = fragmenter.write(0, &mut first).ok()?;
+    let headroom_bytes = context.pool.umem().packet_headroom_bytes();
+    if !frame.reset(headroom_bytes) || !frame.copy_from(first.get(..length_bytes)?) {
+        return None;
+    }
+    context.counters.add(WorkerCounter::Fragmented, 1);
+    context.counters.add(WorkerCounter::Generated, further as u64);
+    batch.send(slot, next);
+    Some(())
 }

@@ -4,10 +4,11 @@
 //! has no SA yet; [`Next::Error`] where it is too big and must not be fragmented. What is too big and may be, is: before
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
-use southbound::{DropReason, Mode};
+use southbound::{DropReason, Mode, WorkerCounter};
 
 use super::{Context, fit};
 use crate::batch::{Batch, Flags, Next, SenderError, Slots};
+use crate::mss_clamp;
 
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
@@ -39,6 +40,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
                 fit::shrink(batch, slot, mtu_bytes, Next::Midchain, context);
             }
             continue;
+        }
+        if tunnel.clamp_mss && mss_clamp::clamp(frame.bytes_mut(), mtu_bytes) == Ok(true) {
+            context.counters.add(WorkerCounter::MssClamped, 1);
         }
         batch.send(slot, Next::Encap);
     }

@@ -44,6 +44,7 @@ use crate::batch::{Batch, Meta, Next, Slots};
 use crate::counters::WorkerCounters;
 use crate::hold::Hold;
 use crate::icmp_limit::IcmpLimit;
+use crate::reassembly::Reassembly;
 use crate::tables::View;
 use crate::xsk::{Frame, FramePool};
 
@@ -63,6 +64,8 @@ pub struct Context<'w, 'u> {
     pub hold: &'w mut Hold<'u>,
     /// How many ICMP errors we send.
     pub limit: &'w mut IcmpLimit,
+    /// Datagrams whose fragments are not all there.
+    pub reassembly: &'w mut Reassembly,
     /// Packets that found no slot in this batch and go on with the next.
     pub backlog: &'w mut Backlog<'u>,
 }

@@ -1,0 +1,125 @@
+//! A worker's queues over time: taken on, watched, given back.
+
+use southbound::{DropReason, PORT_SLOTS, PortCounter, WorkerCounter};
+
+use super::{Command, Report, Served, Worker};
+use crate::stage;
+use crate::xsk::{QueueId, Remedy, Watch};
+
+impl Worker<'_> {
+    /// Does what the main thread says.
+    pub(super) fn obey(&mut self) {
+        if self.parts.commands.is_empty() {
+            return;
+        }
+        while let Ok(command) = self.parts.commands.try_recv() {
+            match command {
+                Command::Add(slot, mut queue) => {
+                    queue.refill(&mut self.pool);
+                    queue.wake();
+                    // The main thread outlives its workers; a test may not care. So below.
+                    let _ = self.parts.reports.send(Report::Filled(queue.id()));
+                    self.queues.push(Served {
+                        slot,
+                        queue: *queue,
+                        watch: Watch::default(),
+                        is_broken: false,
+                    });
+                }
+                Command::Remove(id) => self.remove(id),
+                Command::Reclaim(closed) => {
+                    self.chunks_away = self.chunks_away.saturating_sub(closed.reclaim(&mut self.pool));
+                }
+                Command::Stop => self.is_stopping = true,
+            }
+        }
+        self.egress = [None; PORT_SLOTS];
+        for (index, served) in self.queues.iter().enumerate() {
+            if let Some(egress) = self.egress.get_mut(served.slot.get()) {
+                egress.get_or_insert(index);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: QueueId) {
+        while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
+            let mut served = self.queues.swap_remove(index);
+            served.queue.complete(&mut self.pool);
+            self.chunks_away += served.queue.census().sum();
+            // What was received and not walked yet is lost with the socket, and was never counted as received.
+            let _ = self.parts.reports.send(Report::Removed(Box::new(served.queue)));
+        }
+    }
+
+    /// At the end: sockets that are still here close with the process, their program detached or not.
+    pub(super) fn close_all(&mut self) {
+        for served in self.queues.drain(..) {
+            let closed = served.queue.close();
+            if !closed.settles_slowly() {
+                closed.reclaim(&mut self.pool);
+            }
+        }
+        let (counters, pool) = (&self.parts.counters, &mut self.pool);
+        self.hold.drain(|held| {
+            counters.drop_packets(held.awaited.timed_out(), 1);
+            pool.put(held.frame);
+        });
+        counters.drop_packets(DropReason::FragmentTimeout, self.reassembly.held_packets());
+        counters.set(WorkerCounter::Held, 0);
+        self.parts.reader.park();
+    }
+
+    /// Once in a while: queues that stand still are helped, levels are written down.
+    pub(super) fn take_census(&mut self, now_ns: u64) {
+        let (_, mut context) = self.context(now_ns);
+        stage::reassemble::expire(&mut context);
+        self.state_held();
+        let view = self.parts.reader.pin();
+        let counters = &self.parts.counters;
+        let (mut fill, mut transmit) = (0, 0);
+        for served in &mut self.queues {
+            let is_up = view.port(served.slot).is_some_and(|port| port.link.up);
+            let remedy = served.watch.look(&served.queue, is_up, now_ns / 1_000_000);
+            let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
+            match remedy {
+                Some(Remedy::Nudge | Remedy::LeaveBusyPoll) => served.queue.nudge(),
+                Some(Remedy::Rebind) | None => {}
+            }
+            if is_broken && !served.is_broken {
+                let _ = self.parts.reports.send(Report::Broken(served.queue.id()));
+            }
+            served.is_broken = is_broken;
+            let census = served.queue.census();
+            fill += u64::from(census.fill + census.kernel_receiving + census.receive);
+            transmit += u64::from(census.transmit + census.kernel_sending + census.completion);
+            if let Ok(kernel) = served.queue.kernel_statistics() {
+                counters.set_port(served.slot, PortCounter::KernelDropped, kernel.receive_dropped);
+                counters.set_port(
+                    served.slot,
+                    PortCounter::ReceiveRingFull,
+                    kernel.receive_ring_full,
+                );
+                counters.set_port(served.slot, PortCounter::FillRingEmpty, kernel.fill_ring_empty);
+                counters.set_port(
+                    served.slot,
+                    PortCounter::ReceiveInvalid,
+                    kernel.receive_invalid_descriptors,
+                );
+                counters.set_port(
+                    served.slot,
+                    PortCounter::TransmitInvalid,
+                    kernel.transmit_invalid_descriptors,
+                );
+                counters.set_port(
+                    served.slot,
+                    PortCounter::TransmitRingEmpty,
+                    kernel.transmit_ring_empty,
+                );
+            }
+        }
+        counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
+        counters.set(WorkerCounter::FramesFill, fill);
+        counters.set(WorkerCounter::FramesTransmit, transmit);
+        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64);
+    }
+}
