@@ -34,7 +34,9 @@ impl Ip {
     pub fn udp(source: &str, destination: &str, total_bytes: usize) -> Self {
         let mut packet = Self::new(source, destination, 17, Vec::new());
         let header_bytes = if packet.source.is_ipv4() { 20 } else { 40 };
-        let payload: Vec<u8> = (0..total_bytes - header_bytes - 8).map(|index| index as u8).collect();
+        let payload: Vec<u8> = (0..total_bytes - header_bytes - 8)
+            .map(|index| index as u8)
+            .collect();
         packet.payload = udp(&packet, 1000, 2000, &payload);
         packet
     }
@@ -130,11 +132,20 @@ pub fn upper_checksum_holds(packet: &[u8]) -> bool {
     if protocol == 1 {
         return sum.is_valid();
     }
-    Sum::new().bytes(addresses).word(u16::from(protocol)).word(payload.len() as u16).bytes(payload).is_valid()
+    Sum::new()
+        .bytes(addresses)
+        .word(u16::from(protocol))
+        .word(payload.len() as u16)
+        .bytes(payload)
+        .is_valid()
 }
 
 pub fn ethernet(destination: [u8; 6], packet: &[u8]) -> Vec<u8> {
-    let ether_type: u16 = if packet.first().is_some_and(|first| first >> 4 == 6) { 0x86dd } else { 0x0800 };
+    let ether_type: u16 = if packet.first().is_some_and(|first| first >> 4 == 6) {
+        0x86dd
+    } else {
+        0x0800
+    };
     let mut bytes = Vec::new();
     bytes.extend(destination);
     bytes.extend([2, 0, 0, 0, 0, 0x99]);
