@@ -23,6 +23,7 @@ use crate::counters::WorkerCounters;
 use crate::hold::Hold;
 use crate::icmp_limit::IcmpLimit;
 use crate::reassembly::{Limits, Reassembly};
+use crate::sa::PathReport;
 use crate::stage::{self, Backlog, Context};
 use crate::tables::{PortSlot, Reader, VrfIndex};
 use crate::tap::Tap;
@@ -95,6 +96,8 @@ pub struct Parts<'u> {
     pub counters: WorkerCounters,
     /// To the main thread.
     pub events: Arc<ArrayQueue<Event>>,
+    /// To the main thread, for the writer.
+    pub paths: Arc<ArrayQueue<PathReport>>,
     /// From the main thread.
     pub commands: Receiver<Command<'u>>,
     /// To the main thread.
@@ -361,6 +364,7 @@ impl<'u> Worker<'u> {
             now_ns,
             counters: &self.parts.counters,
             events: &self.parts.events,
+            paths: &self.parts.paths,
             pool: &mut self.pool,
             hold: &mut self.hold,
             limit: &mut self.limit,

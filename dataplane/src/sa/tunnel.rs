@@ -13,6 +13,13 @@ use crate::tables::{AdjacencyIndex, VrfIndex};
 pub struct TunnelIndex(pub(crate) u32);
 
 impl TunnelIndex {
+    /// A number of one's own choice, where there are no tables.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub const fn for_tests(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The number itself, for keeping things by tunnel.
     #[must_use]
     pub fn get(self) -> u32 {

@@ -30,6 +30,7 @@ pub mod fit;
 pub mod hold;
 pub mod hop;
 pub mod icmp_error;
+pub mod icmp_learn;
 pub mod ip_forward;
 pub mod midchain;
 pub mod policy;
@@ -45,6 +46,7 @@ use crate::counters::WorkerCounters;
 use crate::hold::Hold;
 use crate::icmp_limit::IcmpLimit;
 use crate::reassembly::Reassembly;
+use crate::sa::PathReport;
 use crate::tables::View;
 use crate::xsk::{Frame, FramePool};
 
@@ -58,6 +60,8 @@ pub struct Context<'w, 'u> {
     pub counters: &'w WorkerCounters,
     /// To the main thread; full, the event is counted as lost.
     pub events: &'w ArrayQueue<Event>,
+    /// What routers say of our outer packets, to the writer; full, it is forgotten.
+    pub paths: &'w ArrayQueue<PathReport>,
     /// Frames for packets of our own making.
     pub pool: &'w mut FramePool<'u>,
     /// Packets that wait.
@@ -117,7 +121,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         classify::run_host(batch);
         reassemble::run(batch, context);
         esp_decap::run(batch, context);
-        learn_nothing(batch);
+        icmp_learn::run(batch, context);
         policy::run_in(batch, context);
         policy::run_out(batch, context);
         ip_forward::run(batch, context);
@@ -132,12 +136,6 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     }
     batch.discard_unsettled(&TERMINAL, southbound::DropReason::TunnelLoop);
     sweep_drops(batch, context);
-}
-
-/// ICMP errors go to the host.
-fn learn_nothing(batch: &mut Batch<'_>) {
-    let slots = batch.take(Next::Learn);
-    batch.send_all(slots, Next::Punt);
 }
 
 /// Counts what was dropped and returns its frames.

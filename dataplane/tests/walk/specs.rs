@@ -1,0 +1,97 @@
+//! Tunnels and SAs for the walks: gateway 1 has 10.1.0.0/16 and fd01::/16 behind it, gateway 2 has 10.2 and fd02.
+
+use dataplane::xsk::{Umem, UmemConfig};
+use southbound::{
+    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, KeyMaterial, Lifetime, Mode, ProtocolMatch, ReplayWindow,
+    SaDirection, SaSpec, SelectorPair, Transform, TtlPolicy, TunnelId, TunnelSpec, UdpEncapsulation, VrfId,
+};
+
+/// Packet memory that lives as long as the test's process.
+pub fn umem(frame_count: u32) -> &'static Umem {
+    Box::leak(Box::new(
+        Umem::new(&UmemConfig {
+            frame_count,
+            ..UmemConfig::default()
+        })
+        .unwrap(),
+    ))
+}
+
+/// The outer addresses of gateways 1 and 2.
+pub fn outer(is_ipv6: bool) -> [&'static str; 2] {
+    if is_ipv6 {
+        ["2001:db8::1", "2001:db8::2"]
+    } else {
+        ["192.0.2.1", "192.0.2.2"]
+    }
+}
+
+/// The tunnel of gateway 1.
+pub fn tunnel(mode: Mode, outer_is_ipv6: bool) -> TunnelSpec {
+    let [local, remote] = outer(outer_is_ipv6);
+    TunnelSpec {
+        id: TunnelId(1),
+        name: "site".to_owned(),
+        mode,
+        inner_vrf: VrfId::MAIN,
+        outer_vrf: VrfId::MAIN,
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        dscp: DscpPolicy::Copy,
+        ecn: EcnPolicy::Normal,
+        df: DfPolicy::Copy,
+        ttl: TtlPolicy::Set(64),
+        inner_mtu_bytes: None,
+        clamp_mss: true,
+    }
+}
+
+/// The SA from gateway 1 to gateway 2, as gateway 1 has it.
+pub fn sa(transform: Transform, mode: Mode, outer_is_ipv6: bool, in_udp: bool, esn: bool) -> SaSpec {
+    let [local, remote] = outer(outer_is_ipv6);
+    SaSpec {
+        direction: SaDirection::Outbound,
+        spi: 0x1000_0001,
+        tunnel: TunnelId(1),
+        mode,
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        udp: in_udp.then_some(UdpEncapsulation {
+            local_port: 4500,
+            remote_port: 4500,
+        }),
+        transform,
+        key: KeyMaterial::new(
+            (0..transform.key_bytes())
+                .map(|index| index as u8 ^ 0x5a)
+                .collect(),
+        ),
+        extended_sequence_numbers: esn,
+        replay_window: None,
+        selectors: vec![],
+        lifetime: Lifetime::default(),
+        last_sequence: 0,
+    }
+}
+
+/// The same SA as gateway 2 has it: what comes from 10.1 (or gateway 1 itself) to 10.2 (or gateway 2).
+pub fn inbound(out: &SaSpec) -> SaSpec {
+    let any = |prefix: &str| Endpoint::any_port(prefix.parse().unwrap());
+    let pair = |local: &str, remote: &str| SelectorPair {
+        local: any(local),
+        remote: any(remote),
+        protocol: ProtocolMatch::Any,
+    };
+    let selectors = match out.mode {
+        Mode::Tunnel => vec![pair("10.2.0.0/16", "10.1.0.0/16"), pair("fd02::/16", "fd01::/16")],
+        Mode::Transport => vec![pair(&out.remote.to_string(), &out.local.to_string())],
+    };
+    SaSpec {
+        direction: SaDirection::Inbound,
+        local: out.remote,
+        remote: out.local,
+        replay_window: Some(ReplayWindow::DEFAULT),
+        selectors,
+        ..out.clone()
+    }
+}
