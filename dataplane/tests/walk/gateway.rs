@@ -16,8 +16,8 @@ use dataplane::worker::{Command, Parts, Report, Worker};
 use dataplane::xsk::memory::{self, MemoryKernel};
 use dataplane::xsk::{QueueId, RingSizes};
 use southbound::{
-    DropReason, Event, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, PortRole, PortSpec, RouteSpec,
-    Update, VrfId, WorkerCounter, XdpPreference,
+    DropReason, Event, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, PortRole, PortSpec,
+    RouteSpec, Update, VrfId, WorkerCounter, XdpPreference,
 };
 
 use super::packets::{ethernet, inside};
@@ -50,7 +50,7 @@ pub struct Gateway {
     pub now_ns: u64,
     kernels: BTreeMap<u32, MemoryKernel<'static>>,
     commands: Sender<Command<'static>>,
-    pub reports: Receiver<Report>,
+    pub reports: Receiver<Report<'static>>,
 }
 
 impl Gateway {
@@ -111,19 +111,35 @@ impl Gateway {
             mpls: false,
         }));
         let slot = self.writer.port_slot(PortId(port)).unwrap();
-        let link = PortLink { mtu_bytes: 1500, mac: port_mac(port), up: true };
+        let link = PortLink {
+            mtu_bytes: 1500,
+            mac: port_mac(port),
+            up: true,
+        };
         self.writer.set_port_link(slot, link);
-        let sizes = RingSizes { fill: 256, receive: 128, transmit: 128, completion: 128 };
+        let sizes = RingSizes {
+            fill: 256,
+            receive: 128,
+            transmit: 128,
+            completion: 128,
+        };
         let id = QueueId { port, queue: 0 };
         let (queue, kernel) = memory::pair(self.worker.pool().umem(), id, &sizes).unwrap();
         self.kernels.insert(port, kernel);
-        self.commands.send(Command::Add(slot, queue)).unwrap();
+        self.commands.send(Command::Add(slot, Box::new(queue))).unwrap();
         self.turn();
     }
 
     pub fn set_mtu(&mut self, port: u32, mtu_bytes: u16) {
         let slot = self.writer.port_slot(PortId(port)).unwrap();
-        self.writer.set_port_link(slot, PortLink { mtu_bytes, mac: port_mac(port), up: true });
+        self.writer.set_port_link(
+            slot,
+            PortLink {
+                mtu_bytes,
+                mac: port_mac(port),
+                up: true,
+            },
+        );
     }
 
     /// Gateway 1 or 2 of the walks: 10.N.0.0/16 and fdNN::/16 on the LAN, its outer addresses on the WAN, the other
@@ -136,16 +152,38 @@ impl Gateway {
             let (mine, peer) = (specs::outer(is_ipv6)[me], specs::outer(is_ipv6)[1 - me]);
             gateway.local(WAN, mine);
             gateway.neighbour(WAN, peer, Some(neighbour_mac(WAN)));
-            gateway.route(&format!("{peer}/{}", if is_ipv6 { 64 } else { 24 }), NextHop::Port { port: PortId(WAN), gateway: None });
+            gateway.route(
+                &format!("{peer}/{}", if is_ipv6 { 64 } else { 24 }),
+                NextHop::Port {
+                    port: PortId(WAN),
+                    gateway: None,
+                },
+            );
             let default = if is_ipv6 { "::/0" } else { "0.0.0.0/0" };
-            gateway.route(default, NextHop::Port { port: PortId(WAN), gateway: Some(peer.parse().unwrap()) });
+            gateway.route(
+                default,
+                NextHop::Port {
+                    port: PortId(WAN),
+                    gateway: Some(peer.parse().unwrap()),
+                },
+            );
             let inside = |host: &str| {
-                if is_ipv6 { format!("fd{number:02}::{host}") } else { format!("10.{number}.0.{host}") }
+                if is_ipv6 {
+                    format!("fd{number:02}::{host}")
+                } else {
+                    format!("10.{number}.0.{host}")
+                }
             };
             gateway.local(LAN, &inside("1"));
             gateway.neighbour(LAN, &inside("5"), Some(neighbour_mac(LAN)));
             let length = if is_ipv6 { 16 } else { 16 };
-            gateway.route(&format!("{}/{length}", inside("0")), NextHop::Port { port: PortId(LAN), gateway: None });
+            gateway.route(
+                &format!("{}/{length}", inside("0")),
+                NextHop::Port {
+                    port: PortId(LAN),
+                    gateway: None,
+                },
+            );
         }
         let _ = other;
         gateway
@@ -220,7 +258,10 @@ impl Gateway {
 
     /// The IP packets that left by a port.
     pub fn collect(&mut self, port: u32) -> Vec<Vec<u8>> {
-        self.collect_frames(port).iter().map(|frame| inside(frame).to_vec()).collect()
+        self.collect_frames(port)
+            .iter()
+            .map(|frame| inside(frame).to_vec())
+            .collect()
     }
 
     /// Delivers one packet, walks, and gives what left by the other port.
@@ -273,7 +314,12 @@ impl Gateway {
             .collect()
     }
 
-    pub fn events(&self) -> Vec<Event> {
-        std::iter::from_fn(|| self.events.pop()).collect()
+    /// What the worker raised, and what the writer made of its path reports.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events: Vec<_> = std::iter::from_fn(|| self.events.pop()).collect();
+        while let Some(report) = self.paths.pop() {
+            events.extend(self.writer.hear(&report, self.now_ns / 1_000_000_000));
+        }
+        events
     }
 }

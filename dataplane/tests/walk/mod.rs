@@ -1,6 +1,8 @@
 //! What the walks share.
 
-#![allow(dead_code, reason = "each walk uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each walk uses its part")]
 
+pub mod gateway;
 pub mod packets;
+pub mod pair;
 pub mod specs;

@@ -1,9 +1,12 @@
 //! Tunnels and SAs for the walks: gateway 1 has 10.1.0.0/16 and fd01::/16 behind it, gateway 2 has 10.2 and fd02.
 
+use std::net::IpAddr;
+
 use dataplane::xsk::{Umem, UmemConfig};
 use southbound::{
-    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, KeyMaterial, Lifetime, Mode, ProtocolMatch, ReplayWindow,
-    SaDirection, SaSpec, SelectorPair, Transform, TtlPolicy, TunnelId, TunnelSpec, UdpEncapsulation, VrfId,
+    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, IpPrefix, KeyMaterial, Lifetime, Mode, PolicyAction, PolicyId,
+    PolicySpec, ProtocolMatch, ReplayWindow, SaDirection, SaSpec, SelectorPair, Transform, TtlPolicy,
+    TunnelId, TunnelSpec, UdpEncapsulation, VrfId,
 };
 
 /// Packet memory that lives as long as the test's process.
@@ -74,17 +77,62 @@ pub fn sa(transform: Transform, mode: Mode, outer_is_ipv6: bool, in_udp: bool, e
     }
 }
 
-/// The same SA as gateway 2 has it: what comes from 10.1 (or gateway 1 itself) to 10.2 (or gateway 2).
+/// The SA the other way, as gateway 2 has it.
+pub fn sa_back(forth: &SaSpec) -> SaSpec {
+    SaSpec {
+        spi: 0x2000_0002,
+        local: forth.remote,
+        remote: forth.local,
+        key: KeyMaterial::new(forth.key.expose().iter().map(|byte| byte ^ 0xc3).collect()),
+        ..forth.clone()
+    }
+}
+
+/// The tunnel of gateway 2.
+pub fn tunnel_back(tunnel: &TunnelSpec) -> TunnelSpec {
+    TunnelSpec {
+        local: tunnel.remote,
+        remote: tunnel.local,
+        ..tunnel.clone()
+    }
+}
+
+/// Everything between the two gateways themselves goes through the tunnel.
+pub fn transport_policy(remote: IpAddr, _length: u8) -> PolicySpec {
+    let any = if remote.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+    PolicySpec {
+        id: PolicyId(1),
+        vrf: VrfId::MAIN,
+        priority: 10,
+        selector: SelectorPair {
+            local: Endpoint::any_port(any.parse().unwrap()),
+            remote: Endpoint::any_port(IpPrefix::host(remote)),
+            protocol: ProtocolMatch::Any,
+        },
+        action: PolicyAction::Protect(TunnelId(1)),
+    }
+}
+
+/// An SA as its receiver has it: what comes from the sender's network, or the sender itself in transport mode.
 pub fn inbound(out: &SaSpec) -> SaSpec {
-    let any = |prefix: &str| Endpoint::any_port(prefix.parse().unwrap());
-    let pair = |local: &str, remote: &str| SelectorPair {
+    let any = |prefix: String| Endpoint::any_port(prefix.parse().unwrap());
+    let pair = |local: String, remote: String| SelectorPair {
         local: any(local),
         remote: any(remote),
         protocol: ProtocolMatch::Any,
     };
+    let sender = if out.local == out.local.min(out.remote) {
+        1
+    } else {
+        2
+    };
+    let receiver = 3 - sender;
     let selectors = match out.mode {
-        Mode::Tunnel => vec![pair("10.2.0.0/16", "10.1.0.0/16"), pair("fd02::/16", "fd01::/16")],
-        Mode::Transport => vec![pair(&out.remote.to_string(), &out.local.to_string())],
+        Mode::Tunnel => vec![
+            pair(format!("10.{receiver}.0.0/16"), format!("10.{sender}.0.0/16")),
+            pair(format!("fd0{receiver}::/16"), format!("fd0{sender}::/16")),
+        ],
+        Mode::Transport => vec![pair(out.remote.to_string(), out.local.to_string())],
     };
     SaSpec {
         direction: SaDirection::Inbound,

@@ -2,6 +2,7 @@
 //! undoes what it began where one is refused.
 
 mod links;
+mod path;
 mod policies;
 mod ports;
 mod rib;

@@ -126,6 +126,12 @@ impl Sas {
         (name.direction == SaDirection::Outbound && record.tunnel == tunnel).then_some(record.place)
     }
 
+    /// The tunnel and the place of an outbound SA.
+    pub(super) fn outbound(&self, name: &SaRef) -> Option<(TunnelIndex, u32)> {
+        let record = self.get(name)?;
+        (name.direction == SaDirection::Outbound).then_some((record.tunnel, record.place))
+    }
+
     /// Takes an SA out of the tables; its tunnel no longer uses it.
     pub(super) fn forget(&mut self, tables: &Tables, name: &SaRef, guard: &Guard) {
         let record = match name.direction {
