@@ -328,7 +328,13 @@ impl IkeSa {
             None => None,
             Some(notify) => {
                 let old = notify.esp_spi().and_then(|spi| self.child_by_spi_out(spi));
-                let old = old.ok_or(Error::ChildSaNotFound)?;
+                let Some(old) = old else {
+                    // It may be one whose making the peer has answered already, in an answer that was lost.
+                    return Err(match self.outbox.exchanges().any(Exchange::concerns_child) {
+                        true => Error::TemporaryFailure("a Child SA is being negotiated"),
+                        false => Error::ChildSaNotFound,
+                    });
+                };
                 match old.state {
                     ChildState::Deleting => {
                         return Err(Error::TemporaryFailure("the Child SA is being deleted"));
@@ -429,8 +435,8 @@ impl IkeSa {
         Ok(payloads)
     }
 
-    /// The configured child that the peer's selectors fit: that of the pair renewed, else the first with a common part,
-    /// one that covers the offer before one that narrows it.
+    /// The configured child that the peer's selectors fit: that of the pair renewed, else the one whose selectors
+    /// are the offer, before one that covers it, before one that narrows it.
     fn child_for(
         &self,
         parts: &Parts,
@@ -441,28 +447,39 @@ impl IkeSa {
             .and_then(|spi_in| self.child_by_spi_in(spi_in))
             .map(|child| child.name.as_str());
         let connection = self.connection.clone();
-        let mut best = Err(Error::TsUnacceptable("the connection has no child".into()));
+        let mut refused = Error::TsUnacceptable("the connection has no child".into());
+        let mut best: Option<(u8, ChildConfig, Vec<TrafficSelector>, Vec<TrafficSelector>)> = None;
         for config in connection
             .children
             .iter()
             .filter(|c| wanted.is_none_or(|name| name == c.name))
         {
-            let (local, remote) = self.allowed_selectors(config);
-            match narrow_both(ours, theirs, &local, &remote) {
-                Ok((l, r)) => {
-                    let whole = ours.iter().all(|o| l.iter().any(|n| n.covers(o)))
-                        && theirs.iter().all(|o| r.iter().any(|n| n.covers(o)));
-                    if whole {
-                        return Ok((config.clone(), l, r));
-                    }
-                    if best.is_err() {
-                        best = Ok((config.clone(), l, r));
-                    }
+            let (allowed_local, allowed_remote) = self.allowed_selectors(config);
+            let (local, remote) = match narrow_both(ours, theirs, &allowed_local, &allowed_remote) {
+                Ok(narrowed) => narrowed,
+                Err(error) => {
+                    refused = error;
+                    continue;
                 }
-                Err(error) => best = best.or(Err(error)),
+            };
+            let covered = |offer: &[TrafficSelector], part: &[TrafficSelector]| {
+                offer.iter().all(|o| part.iter().any(|p| p.covers(o)))
+            };
+            let whole = covered(ours, &local) && covered(theirs, &remote);
+            let exact = whole && covered(&allowed_local, &local) && covered(&allowed_remote, &remote);
+            let rank = if exact {
+                0
+            } else if whole {
+                1
+            } else {
+                2
+            };
+            if best.as_ref().is_none_or(|(held, ..)| rank < *held) {
+                best = Some((rank, config.clone(), local, remote));
             }
         }
-        best
+        best.map(|(_, config, local, remote)| (config, local, remote))
+            .ok_or(refused)
     }
 
     /// Derives the keys and installs the pair; decides a collision where both sides renewed the same pair.
@@ -473,6 +490,14 @@ impl IkeSa {
         shared: &[KeyMaterial],
     ) -> Result<()> {
         let n = negotiated;
+        if n.we_initiated && self.deleted_early.contains(&n.spi_out) {
+            // The peer's request to delete it overtook the peer's answer.
+            ctx.registry.release_child_spi(n.spi_in);
+            if let Some(old) = n.renews.and_then(|spi_in| self.child_by_spi_in_mut(spi_in)) {
+                old.state = ChildState::Active;
+            }
+            return Ok(());
+        }
         let keyed = self.keyed()?;
         let (forth, back) = keyed
             .keys

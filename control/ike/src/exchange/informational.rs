@@ -13,6 +13,9 @@ use crate::payload::sa::Protocol;
 use super::Exchange;
 use super::parts::{Parts, status};
 
+/// SPIs remembered of pairs that were deleted before they were known.
+const MAX_DELETED_EARLY: usize = 32;
+
 impl IkeSa {
     pub(crate) fn start_child_delete(&mut self, ctx: &mut Context<'_>, spi_in: u32) -> Result<()> {
         if let Some(child) = self.child_by_spi_in_mut(spi_in) {
@@ -142,7 +145,14 @@ impl IkeSa {
     /// The pair goes; the answer names our SPI of it, unless our own request to delete it crossed the peer's
     /// (RFC 7296 section 1.4.1).
     fn peer_deletes_child(&mut self, ctx: &mut Context<'_>, spi_out: u32) -> Option<u32> {
-        let child = self.child_by_spi_out(spi_out)?;
+        let Some(child) = self.child_by_spi_out(spi_out) else {
+            if self.outbox.exchanges().any(Exchange::concerns_child)
+                && self.deleted_early.len() < MAX_DELETED_EARLY
+            {
+                self.deleted_early.push(spi_out);
+            }
+            return None;
+        };
         let (spi_in, name, state) = (child.spi_in(), child.name.clone(), child.state);
         let renewed = child.successor.is_some() || state == ChildState::Rekeying;
         self.remove_child(ctx, spi_in);

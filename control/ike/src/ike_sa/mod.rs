@@ -192,6 +192,8 @@ pub(crate) struct IkeSa {
     pub(crate) dormant: bool,
     /// Additional key exchanges that the peer owes after a CREATE_CHILD_SA (RFC 9370).
     pub(crate) followup: Option<crate::exchange::followup::PendingFollowUp>,
+    /// Outbound SPIs that the peer deleted while our exchange that makes them is out.
+    pub(crate) deleted_early: Vec<u32>,
     /// Nonces of IKE_SA_INIT until the first Child SA took its keys from them.
     pub(crate) auth_nonces: (Vec<u8>, Vec<u8>),
     /// Addresses leased to the peer.
@@ -261,6 +263,7 @@ impl IkeSa {
             collision: None,
             dormant: false,
             followup: None,
+            deleted_early: Vec::new(),
             auth_nonces: Default::default(),
             virtual_addresses: Vec::new(),
             own_addresses: Vec::new(),

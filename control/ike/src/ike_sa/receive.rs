@@ -248,6 +248,9 @@ impl IkeSa {
             Exchange::Liveness => Ok(()),
             Exchange::UpdateAddresses => self.take_address_update(ctx, &parts),
         };
+        if !self.outbox.exchanges().any(Exchange::concerns_child) {
+            self.deleted_early.clear();
+        }
         if let Err(error) = outcome {
             self.close_reason = Some(error.to_string());
         }
