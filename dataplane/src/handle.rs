@@ -11,20 +11,30 @@ use southbound::{Event, ForwardingPlane, Query, Rejection, Status, Update, Worke
 
 use crate::link_watch::LinkWatch;
 use crate::ports::{PortManager, PortView};
+use crate::sa::PathReport;
 use crate::tables::{PortLink, Writer};
 
 /// Events kept for a control process that is away; the oldest go first.
 const KEPT_EVENTS: usize = 4096;
-/// Events on their way from one worker.
+/// Events, and path reports, on their way from one worker.
 const WORKER_EVENTS: usize = 1024;
 
-/// A worker's way to say what happened; full, the worker counts the event as lost.
-pub type EventQueue = Arc<ArrayQueue<Event>>;
+/// A worker's ways to tell the main thread something. Full, the worker counts what it could not tell.
+#[derive(Clone, Debug)]
+pub struct WorkerVoice {
+    /// What the control process should know.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// What the writer should know of paths.
+    pub paths: Arc<ArrayQueue<PathReport>>,
+}
 
-/// A queue for one worker.
-#[must_use]
-pub fn event_queue() -> EventQueue {
-    Arc::new(ArrayQueue::new(WORKER_EVENTS))
+impl Default for WorkerVoice {
+    fn default() -> Self {
+        Self {
+            events: Arc::new(ArrayQueue::new(WORKER_EVENTS)),
+            paths: Arc::new(ArrayQueue::new(WORKER_EVENTS)),
+        }
+    }
 }
 
 /// The forwarding plane.
@@ -33,7 +43,7 @@ pub struct Handle<'u> {
     ports: PortManager<'u>,
     links: LinkWatch,
     workers: Vec<WorkerStatus>,
-    worker_events: Vec<EventQueue>,
+    voices: Vec<WorkerVoice>,
     events: VecDeque<Event>,
     events_lost: u64,
     now_ms: u64,
@@ -48,14 +58,14 @@ impl<'u> Handle<'u> {
         ports: PortManager<'u>,
         links: LinkWatch,
         workers: Vec<WorkerStatus>,
-        worker_events: Vec<EventQueue>,
+        voices: Vec<WorkerVoice>,
     ) -> Self {
         Self {
             writer,
             ports,
             links,
             workers,
-            worker_events,
+            voices,
             events: VecDeque::new(),
             events_lost: 0,
             now_ms: 0,
@@ -104,14 +114,15 @@ impl<'u> Handle<'u> {
     }
 
     fn collect_events(&mut self) {
-        let mut expired = Vec::new();
-        self.writer.tick(self.now_ms / 1000, &mut expired);
-        for queue in 0..self.worker_events.len() {
-            while let Some(event) = self.worker_events.get(queue).and_then(|queue| queue.pop()) {
-                expired.push(event);
-            }
+        let now_seconds = self.now_ms / 1000;
+        let mut heard = Vec::new();
+        self.writer.tick(now_seconds, &mut heard);
+        for voice in &self.voices {
+            heard.extend(std::iter::from_fn(|| voice.events.pop()));
+            let paths = std::iter::from_fn(|| voice.paths.pop());
+            heard.extend(paths.filter_map(|report| self.writer.hear(&report, now_seconds)));
         }
-        expired.into_iter().for_each(|event| self.remember(event));
+        heard.into_iter().for_each(|event| self.remember(event));
     }
 
     fn remember(&mut self, event: Event) {

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::config::{Config, ConfigError};
 use crate::counters::CounterSegment;
-use crate::handle::{Handle, event_queue};
+use crate::handle::{Handle, WorkerVoice};
 use crate::link_watch::LinkWatch;
 use crate::ports::{PortManager, PortSettings, WorkerEnd};
 use crate::privileges::{self, PrivilegeError};
@@ -111,13 +111,13 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
     let (reports, reported) = unbounded();
     thread::scope(|scope| {
         let mut ends = Vec::new();
-        let mut worker_events = Vec::new();
+        let mut voices = Vec::new();
         let mut stops = Stops(Vec::new());
         for (number, umem) in umems.iter().enumerate() {
             let (commands, obeyed) = unbounded();
             let (ready, has_started) = bounded(1);
-            let events = event_queue();
-            worker_events.push(Arc::clone(&events));
+            let voice = WorkerVoice::default();
+            voices.push(voice.clone());
             let pool = umem.pool().ok_or(StartError::MemoryTaken(number))?;
             let (tables, reports, tap) = (Arc::clone(&tables), Sender::clone(&reports), tap.clone());
             let counters = segment.worker(number);
@@ -129,7 +129,8 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                 let parts = Parts {
                     reader,
                     counters,
-                    events,
+                    events: voice.events,
+                    paths: voice.paths,
                     commands: obeyed,
                     reports,
                     tap,
@@ -166,7 +167,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             ports,
             links,
             worker_statuses(config, &umems),
-            worker_events,
+            voices,
         );
         serve(handle, &mut server, &signals)
     })
