@@ -1,6 +1,8 @@
 //! The control process of Penstock.
 
+pub mod admin;
 pub mod config;
+pub mod daemon;
 pub mod install;
 pub mod netlink;
 pub mod plane;

@@ -263,11 +263,12 @@ impl Installer {
         Ok((specs, uses))
     }
 
-    /// Makes `desired` hold what `plan` says, after the use of its keys was recorded.
+    /// Makes `desired` hold what `plan` says, after the use of its keys was recorded. Returns what the
+    /// configuration wanted before and no longer does: it is the caller's to remove.
     ///
     /// # Errors
     /// Where the record could not be written: nothing of the plan was taken over.
-    pub fn commit(&mut self, plan: Plan, desired: &mut Desired) -> Result<(), LedgerError> {
+    pub fn commit(&mut self, plan: Plan, desired: &mut Desired) -> Result<Vec<Object>, LedgerError> {
         self.ledger.record(plan.uses)?;
         let before = std::mem::take(&mut self.wanted);
         for update in plan.updates {
@@ -276,11 +277,8 @@ impl Installer {
             }
             desired.put(update);
         }
-        for object in before.difference(&self.wanted) {
-            desired.remove(*object);
-        }
         self.refusals = plan.refusals;
-        Ok(())
+        Ok(before.difference(&self.wanted).copied().collect())
     }
 
     /// Whether an object comes from the configuration.
@@ -316,7 +314,8 @@ impl Installer {
         desired: &mut Desired,
     ) {
         let Object::Sa(sa) = object else { return };
-        if !self.present.contains(sa)
+        let is_new = !self.present.contains(sa);
+        if is_new
             && let Some(Update::InstallSa(spec)) = desired.update(object)
             && let Err(error) = self.ledger.forget(&Fingerprint::new(&spec))
         {
@@ -329,17 +328,25 @@ impl Installer {
                 if !ends.contains(sa) {
                     continue;
                 }
-                for end in ends {
-                    // An SA that is at work under this name stays.
-                    if !self.present.contains(&end) || end == *sa {
-                        desired.remove(Object::Sa(end));
-                        self.wanted.remove(&Object::Sa(end));
-                    }
-                }
                 self.refusals
                     .entry(tunnel.name.clone())
                     .or_default()
                     .push(format!("{object}: {rejection}"));
+                // What was at work under this name goes on as it was.
+                if !is_new {
+                    continue;
+                }
+                let mut half: Vec<_> = ends.map(Object::Sa).to_vec();
+                if let Some(id) = self.tunnel_id(&tunnel.name)
+                    && let Some(Update::SelectOutbound { sa, .. }) = desired.update(&Object::Outbound(id))
+                    && ends.contains(&sa)
+                {
+                    half.push(Object::Outbound(id));
+                }
+                for object in half {
+                    desired.remove(object);
+                    self.wanted.remove(&object);
+                }
             }
         }
     }

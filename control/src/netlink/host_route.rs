@@ -63,7 +63,10 @@ impl KernelHostRoute {
     }
 
     pub(super) fn removal(&self) -> RouteNetlinkMessage {
-        RouteNetlinkMessage::DelRoute(self.message())
+        let mut message = self.message();
+        // Whatever its scope: our own have the widest, but those of others need not.
+        message.header.scope = RouteScope::NoWhere;
+        RouteNetlinkMessage::DelRoute(message)
     }
 
     fn message(&self) -> RouteMessage {

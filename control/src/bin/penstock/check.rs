@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use control::admin::ExitCode;
 use control::config::{DEFAULT_PATH, Gateway, KeyAccess};
-
-use crate::exit::Exit;
 
 /// Check a configuration file and the conf.d beside it.
 #[derive(Args)]
@@ -17,7 +16,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn run(&self) -> Exit {
+    pub(crate) fn run(&self) -> ExitCode {
         match Gateway::load(&self.file, KeyAccess::IfReadable) {
             Ok(loaded) => {
                 for note in &loaded.notes {
@@ -30,11 +29,11 @@ impl Check {
                     loaded.gateway.tunnels.len(),
                     loaded.gateway.policies.len()
                 );
-                Exit::Done
+                ExitCode::Done
             }
             Err(problems) => {
                 eprintln!("{problems}");
-                Exit::Usage
+                ExitCode::Usage
             }
         }
     }

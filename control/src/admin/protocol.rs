@@ -1,0 +1,141 @@
+//! What is said on the admin socket.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The version of the records: `"schema"` in JSON output.
+pub const SCHEMA: u32 = 1;
+
+/// Longest request in bytes.
+pub(super) const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// Longest frame of an answer in bytes.
+pub(super) const MAX_FRAME_BYTES: usize = 1024 * 1024;
+
+/// What `show` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Noun {
+    /// Security associations.
+    Sas,
+    /// Tunnels.
+    Tunnels,
+    /// Ports.
+    Ports,
+    /// Routes.
+    Routes,
+    /// Neighbours.
+    Neighbours,
+    /// Rules of the SPD.
+    Policies,
+    /// Drops by reason.
+    Drops,
+    /// Workers.
+    Workers,
+}
+
+impl Noun {
+    /// Its name, which is also the key of its list in JSON output.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sas => "sas",
+            Self::Tunnels => "tunnels",
+            Self::Ports => "ports",
+            Self::Routes => "routes",
+            Self::Neighbours => "neighbours",
+            Self::Policies => "policies",
+            Self::Drops => "drops",
+            Self::Workers => "workers",
+        }
+    }
+}
+
+impl fmt::Display for Noun {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// One record about the whole gateway.
+    Status {},
+    /// Records of a kind, perhaps of one name only.
+    Show {
+        /// The kind.
+        noun: Noun,
+        /// The name of a tunnel, port or VRF that the records must bear.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Reads the configuration again and applies what differs, all of it or nothing.
+    Reload {
+        /// Only say whether it would be taken.
+        #[serde(default)]
+        dry_run: bool,
+    },
+}
+
+/// The exit codes of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
+#[repr(u8)]
+pub enum ExitCode {
+    /// It is done.
+    Done = 0,
+    /// Bad usage or a bad configuration.
+    Usage = 1,
+    /// The daemon refused.
+    Refused = 2,
+    /// The daemon, or what it needs, cannot be reached.
+    Unreachable = 3,
+    /// No answer in time.
+    TimedOut = 4,
+    /// Done in part; the records say which.
+    Partial = 5,
+    /// Nothing of that name.
+    NotFound = 6,
+}
+
+impl From<ExitCode> for u8 {
+    fn from(code: ExitCode) -> Self {
+        code as Self
+    }
+}
+
+impl TryFrom<u8> for ExitCode {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Self, String> {
+        Ok(match code {
+            0 => Self::Done,
+            1 => Self::Usage,
+            2 => Self::Refused,
+            3 => Self::Unreachable,
+            4 => Self::TimedOut,
+            5 => Self::Partial,
+            6 => Self::NotFound,
+            other => return Err(format!("no exit code {other}")),
+        })
+    }
+}
+
+/// A frame of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Frame {
+    /// Some records.
+    Records(Vec<Value>),
+    /// The last frame.
+    End {
+        /// How it went.
+        code: ExitCode,
+        /// For people.
+        message: Option<String>,
+    },
+}

@@ -1,0 +1,86 @@
+//! What the dataplane reports unasked, and what it refuses.
+
+use std::time::Instant;
+
+use southbound::{Event, LifetimeKind, Query, Rejection};
+use tracing::{debug, error, info, warn};
+
+use super::answers::{Purpose, Question};
+use super::supervisor::Daemon;
+use crate::plane::Object;
+
+impl Daemon {
+    pub(super) fn event(&mut self, event: Event) {
+        match event {
+            Event::NeighbourNeeded { port, address } => self.mirror.resolve(port, address),
+            Event::PortChanged { .. } => self.ask(Query::Ports, Purpose::LogPorts),
+            Event::EventsLost { count } => {
+                warn!(count, "events of the dataplane were lost");
+                self.ask(Query::Ports, Purpose::LogPorts);
+                self.ask(Query::Neighbours, Purpose::ResolveNeighbours);
+            }
+            Event::LifetimeReached {
+                sa,
+                kind: LifetimeKind::Soft,
+            } => {
+                warn!(sa = %Object::Sa(sa), "soft lifetime reached: put a new key into both gateways");
+            }
+            Event::LifetimeReached {
+                sa,
+                kind: LifetimeKind::Hard,
+            } => {
+                error!(sa = %Object::Sa(sa), "hard lifetime reached: the SA has stopped");
+            }
+            Event::SequenceNearEnd { sa, remaining } => {
+                warn!(sa = %Object::Sa(sa), remaining, "few sequence numbers are left: put a new key into both gateways");
+            }
+            Event::PathMtuChanged {
+                tunnel,
+                outer_mtu_bytes,
+            } => {
+                let name = self.installer.tunnel_name(tunnel).unwrap_or("?");
+                info!(tunnel = name, outer_mtu_bytes, "path MTU changed");
+            }
+            Event::PeerMoved { sa, address, port } => {
+                if let Some(suppressed) = self.strangers.take(Instant::now()) {
+                    info!(sa = %Object::Sa(sa), %address, ?port, suppressed, "the peer sends from elsewhere; a manual SA does not follow");
+                }
+            }
+            Event::Acquire { tunnel, .. } => {
+                if let Some(suppressed) = self.strangers.take(Instant::now()) {
+                    let name = self.installer.tunnel_name(tunnel).unwrap_or("?");
+                    warn!(
+                        tunnel = name,
+                        suppressed, "traffic waits for a tunnel without an SA to send with"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn rejected(&mut self, object: Object, rejection: &Rejection) {
+        let is_configured = self.installer.wants(&object);
+        if let Some(suppressed) = self.rejections.take(Instant::now()) {
+            warn!(%object, reason = %rejection, suppressed, "the dataplane refused an update");
+        } else {
+            debug!(%object, reason = %rejection, "the dataplane refused an update");
+        }
+        if !is_configured {
+            return;
+        }
+        match &mut self.reload {
+            Some(reload) => reload.failures.push(format!("{object}: {rejection}")),
+            None => self
+                .installer
+                .rejected(&self.gateway, &object, rejection, &mut self.desired),
+        }
+    }
+
+    pub(super) fn ask(&mut self, query: Query, purpose: Purpose) {
+        if let Some(link) = &mut self.link
+            && let Some(number) = link.session.ask(query)
+        {
+            self.questions.insert(number, Question::new(purpose));
+        }
+    }
+}

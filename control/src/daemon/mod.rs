@@ -1,0 +1,12 @@
+//! The daemon: one task that owns everything and decides, fed by the sockets and by signals.
+//!
+//! Nothing here waits for a peer: the dataplane, the kernel and admin clients are each served when they are
+//! ready, and the state between is [`crate::plane::Desired`].
+
+mod allowance;
+mod answers;
+mod events;
+mod reload;
+mod supervisor;
+
+pub use supervisor::{Daemon, Options, StartError};

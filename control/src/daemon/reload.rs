@@ -1,0 +1,187 @@
+//! Reloading: what differs is applied, all of it or nothing.
+//!
+//! What is new comes first, and what is no longer wanted goes only after the dataplane has taken all that
+//! is new: until then the old configuration is whole and can be gone back to.
+
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::supervisor::Daemon;
+use crate::admin::{ExitCode, Replies};
+use crate::config::Gateway;
+use crate::plane::Object;
+
+/// How long the dataplane may take to acknowledge.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A reload that the dataplane has not acknowledged yet.
+#[derive(Debug)]
+pub(super) struct PendingReload {
+    previous: Gateway,
+    stale: Vec<Object>,
+    pub(super) failures: Vec<String>,
+    replies: Option<Replies>,
+    deadline: Instant,
+}
+
+impl Daemon {
+    /// Reads the configuration and begins to apply it.
+    pub(super) fn begin_reload(&mut self, replies: Option<Replies>, dry_run: bool) {
+        match self.prepare_reload(dry_run) {
+            Ok(Some(message)) => finish(replies.as_ref(), ExitCode::Done, message),
+            Ok(None) => {
+                if let Some(reload) = &mut self.reload {
+                    reload.replies = replies;
+                }
+            }
+            Err((code, message)) => {
+                error!("reload refused: {message}");
+                if !dry_run {
+                    self.last_reload = Some(Err(message.clone()));
+                }
+                finish(replies.as_ref(), code, message);
+            }
+        }
+    }
+
+    /// `Some` where nothing is left to wait for.
+    fn prepare_reload(&mut self, dry_run: bool) -> Result<Option<String>, (ExitCode, String)> {
+        if self.reload.is_some() {
+            return Err((ExitCode::Refused, "another reload is under way".into()));
+        }
+        let gateway = self
+            .options
+            .load()
+            .map_err(|problems| (ExitCode::Usage, problems.to_string()))?;
+        for (changed, what) in [
+            (
+                gateway.dataplane_socket != self.gateway.dataplane_socket,
+                "the dataplane's socket",
+            ),
+            (
+                gateway.state_directory != self.gateway.state_directory,
+                "the state folder",
+            ),
+            (gateway.admin != self.gateway.admin, "[admin]"),
+            (gateway.metrics != self.gateway.metrics, "[metrics]"),
+        ] {
+            if changed {
+                warn!("{what} changed: that takes effect at the next start");
+            }
+        }
+        if !self.installer.has_learned() {
+            if !dry_run {
+                self.gateway = gateway;
+                self.mirror.set_scope(self.installer.scope(&self.gateway));
+                self.last_reload = Some(Ok(()));
+            }
+            return Ok(Some("taken; the dataplane is away and will be told".into()));
+        }
+        let plan = self.installer.plan(&gateway);
+        let fresh: Vec<_> = plan
+            .refusals
+            .iter()
+            .flat_map(|(tunnel, reasons)| reasons.iter().map(move |reason| (tunnel, reason)))
+            .filter(|(tunnel, reason)| {
+                !self
+                    .installer
+                    .refusals()
+                    .get(*tunnel)
+                    .is_some_and(|known| known.contains(reason))
+            })
+            .map(|(tunnel, reason)| format!("tunnel {tunnel:?}: {reason}"))
+            .collect();
+        if !fresh.is_empty() {
+            return Err((ExitCode::Refused, fresh.join("\n")));
+        }
+        if dry_run {
+            return Ok(Some("it would be taken".into()));
+        }
+        let stale = self
+            .installer
+            .commit(plan, &mut self.desired)
+            .map_err(|fault| (ExitCode::Refused, fault.to_string()))?;
+        let previous = std::mem::replace(&mut self.gateway, gateway);
+        self.mirror.set_scope(self.installer.scope(&self.gateway));
+        self.reload = Some(PendingReload {
+            previous,
+            stale,
+            failures: Vec::new(),
+            replies: None,
+            deadline: Instant::now() + LIMIT,
+        });
+        Ok(None)
+    }
+
+    /// Ends a reload that was acknowledged or refused, or whose dataplane went away.
+    pub(super) fn settle_reload(&mut self) {
+        let is_failed = self
+            .reload
+            .as_ref()
+            .is_some_and(|reload| !reload.failures.is_empty());
+        if self.reload.is_none() || !(is_failed || self.is_settled() || self.link.is_none()) {
+            return;
+        }
+        let Some(reload) = self.reload.take() else { return };
+        if is_failed {
+            self.roll_back(reload, ExitCode::Refused);
+            return;
+        }
+        for object in reload.stale {
+            if !self.installer.wants(&object) {
+                self.desired.remove(object);
+            }
+        }
+        // The kernel's own routes come back where the configuration no longer decides.
+        self.mirror.set_scope(self.installer.scope(&self.gateway));
+        self.last_reload = Some(Ok(()));
+        info!(
+            ports = self.gateway.ports.len(),
+            tunnels = self.gateway.tunnels.len(),
+            "reloaded"
+        );
+        finish(reload.replies.as_ref(), ExitCode::Done, "reloaded".into());
+    }
+
+    pub(super) fn reload_deadline(&mut self) {
+        if self
+            .reload
+            .as_ref()
+            .is_some_and(|reload| reload.deadline <= Instant::now())
+            && let Some(mut reload) = self.reload.take()
+        {
+            reload
+                .failures
+                .push(format!("the dataplane did not acknowledge within {LIMIT:?}"));
+            self.roll_back(reload, ExitCode::TimedOut);
+        }
+    }
+
+    fn roll_back(&mut self, reload: PendingReload, code: ExitCode) {
+        self.gateway = reload.previous;
+        let plan = self.installer.plan(&self.gateway);
+        match self.installer.commit(plan, &mut self.desired) {
+            Ok(stale) => {
+                for object in stale {
+                    self.desired.remove(object);
+                }
+            }
+            Err(fault) => error!(error = %fault, "going back to the old configuration failed"),
+        }
+        self.mirror.set_scope(self.installer.scope(&self.gateway));
+        let message = format!(
+            "the dataplane refused it, and the old configuration stands:\n{}",
+            reload.failures.join("\n")
+        );
+        error!("reload failed: {message}");
+        self.last_reload = Some(Err(message.clone()));
+        finish(reload.replies.as_ref(), code, message);
+    }
+}
+
+fn finish(replies: Option<&Replies>, code: ExitCode, message: String) {
+    if let Some(replies) = replies {
+        replies.end(code, Some(message));
+    }
+}

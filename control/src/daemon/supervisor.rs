@@ -1,0 +1,397 @@
+//! The daemon's state and its loop.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use southbound::{ChannelError, Status, ToControl};
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::allowance::Allowance;
+use super::answers::Question;
+use super::reload::PendingReload;
+use crate::admin::{Command, Server};
+use crate::config::{Gateway, KeyAccess, Problems};
+use crate::install::{Installer, Ledger, LedgerError};
+use crate::netlink::Mirror;
+use crate::plane::{Backoff, Connection, Counters, Desired, Notice, Phase, Session, Welcome};
+
+/// Most admin requests that wait for the loop.
+const MAX_WAITING_COMMANDS: usize = 16;
+
+/// Most messages of the dataplane that are sent before others get their turn.
+const MAX_MESSAGES_A_TURN: usize = 64;
+
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the command line of the daemon says; it overrides the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The main configuration file.
+    pub config: PathBuf,
+    /// The dataplane's socket.
+    pub dataplane_socket: Option<PathBuf>,
+    /// The socket behind `penstock`.
+    pub admin_socket: Option<PathBuf>,
+    /// The folder of what must survive.
+    pub state: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the configuration and puts these options over it.
+    ///
+    /// # Errors
+    /// Every fault of the configuration.
+    pub fn load(&self) -> Result<Gateway, Problems> {
+        let mut gateway = Gateway::load(&self.config, KeyAccess::Required)?.gateway;
+        if let Some(path) = &self.dataplane_socket {
+            gateway.dataplane_socket.clone_from(path);
+        }
+        if let Some(path) = &self.admin_socket {
+            gateway.admin.socket.clone_from(path);
+        }
+        if let Some(path) = &self.state {
+            gateway.state_directory.clone_from(path);
+        }
+        Ok(gateway)
+    }
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration is faulty.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// Without the record of used keys none may be installed.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// A socket or signal handler was not granted.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A connection that stands.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+    pub(super) counters: Option<Counters>,
+    pub(super) welcome: Option<Welcome>,
+    /// What the dataplane holds is known, and the kernel's tables are waited for.
+    sync_waits: bool,
+    /// The socket had no room.
+    is_blocked: bool,
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    pub(super) options: Options,
+    pub(super) gateway: Gateway,
+    pub(super) installer: Installer,
+    pub(super) desired: Desired,
+    pub(super) mirror: Mirror,
+    pub(super) link: Option<Link>,
+    pub(super) questions: HashMap<u64, Question>,
+    pub(super) reload: Option<PendingReload>,
+    pub(super) started: Instant,
+    pub(super) last_reload: Option<Result<(), String>>,
+    pub(super) rejections: Allowance,
+    pub(super) strangers: Allowance,
+    backoff: Backoff,
+    next_attempt: tokio::time::Instant,
+    commands: mpsc::Receiver<Command>,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What the loop woke for.
+enum Wake {
+    Received(Result<(ToControl, Option<std::os::fd::OwnedFd>), ChannelError>),
+    Writable(io::Result<()>),
+    Connect,
+    Kernel(io::Result<()>),
+    Command(Command),
+    Reload,
+    Stop,
+    Tick,
+}
+
+impl Daemon {
+    /// Reads the configuration and the record of used keys and opens the sockets; within the runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let fault = |what| move |source| StartError::Io { what, source };
+        let gateway = options.load()?;
+        let mut installer = Installer::new(Ledger::open(&gateway.state_directory)?);
+        let mirror = Mirror::open(installer.scope(&gateway)).map_err(fault("netlink"))?;
+        let server = Server::open(&gateway.admin).map_err(fault("the admin socket"))?;
+        let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
+        tokio::spawn(server.serve(sender));
+        Ok(Self {
+            options,
+            gateway,
+            installer,
+            desired: Desired::default(),
+            mirror,
+            link: None,
+            questions: HashMap::new(),
+            reload: None,
+            started: Instant::now(),
+            last_reload: None,
+            rejections: Allowance::new(20, Duration::from_secs(10)),
+            strangers: Allowance::new(10, Duration::from_secs(10)),
+            backoff: Backoff::default(),
+            next_attempt: tokio::time::Instant::now(),
+            commands,
+            hangup: signal(SignalKind::hangup()).map_err(fault("SIGHUP"))?,
+            terminate: signal(SignalKind::terminate()).map_err(fault("SIGTERM"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(fault("SIGINT"))?,
+        })
+    }
+
+    /// Runs until told to stop; the dataplane keeps what it holds.
+    pub async fn run(mut self) {
+        info!(
+            name = self.gateway.name,
+            ports = self.gateway.ports.len(),
+            tunnels = self.gateway.tunnels.len(),
+            "started"
+        );
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            self.mirror.flush(&mut self.desired);
+            self.begin_sync();
+            self.transmit();
+            self.settle_reload();
+            match self.wake(&mut tick).await {
+                Wake::Received(Ok((message, descriptor))) => self.received(message, descriptor),
+                Wake::Received(Err(fault)) => self.disconnected(&fault.to_string()),
+                Wake::Writable(Ok(())) => {
+                    if let Some(link) = &mut self.link {
+                        link.is_blocked = false;
+                    }
+                }
+                Wake::Writable(Err(fault)) => self.disconnected(&fault.to_string()),
+                Wake::Connect => self.connect(),
+                Wake::Kernel(Ok(())) => {}
+                Wake::Kernel(Err(fault)) => {
+                    error!(error = %fault, "netlink failed: opening it anew");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    match Mirror::open(self.installer.scope(&self.gateway)) {
+                        Ok(mirror) => self.mirror = mirror,
+                        Err(fault) => error!(error = %fault, "netlink cannot be opened"),
+                    }
+                }
+                Wake::Command(command) => self.command(command),
+                Wake::Reload => self.begin_reload(None, false),
+                Wake::Stop => break,
+                Wake::Tick => self.reload_deadline(),
+            }
+        }
+        info!("stopped; the dataplane goes on with what it holds");
+    }
+
+    async fn wake(&mut self, tick: &mut tokio::time::Interval) -> Wake {
+        let connection = self.link.as_ref().map(|link| &link.connection);
+        let is_blocked = self.link.as_ref().is_some_and(|link| link.is_blocked);
+        let receive = async {
+            match connection {
+                Some(connection) => connection.receive().await,
+                None => std::future::pending().await,
+            }
+        };
+        let writable = async {
+            match connection {
+                Some(connection) if is_blocked => connection.writable().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = receive => Wake::Received(result),
+            result = writable => Wake::Writable(result),
+            () = tokio::time::sleep_until(self.next_attempt), if connection.is_none() => Wake::Connect,
+            result = self.mirror.step() => Wake::Kernel(result),
+            Some(command) = self.commands.recv() => Wake::Command(command),
+            _ = self.hangup.recv() => Wake::Reload,
+            _ = self.terminate.recv() => Wake::Stop,
+            _ = self.interrupt.recv() => Wake::Stop,
+            _ = tick.tick() => Wake::Tick,
+        }
+    }
+
+    fn connect(&mut self) {
+        match Connection::open(&self.gateway.dataplane_socket) {
+            Ok(connection) => {
+                self.link = Some(Link {
+                    connection,
+                    session: Session::new(),
+                    counters: None,
+                    welcome: None,
+                    sync_waits: false,
+                    is_blocked: false,
+                });
+            }
+            Err(fault) => {
+                let pause = self.backoff.pause();
+                if let Some(suppressed) = self.strangers.take(Instant::now()) {
+                    warn!(
+                        socket = %self.gateway.dataplane_socket.display(),
+                        error = %fault,
+                        suppressed,
+                        "the dataplane does not answer"
+                    );
+                }
+                self.next_attempt = tokio::time::Instant::now() + pause;
+            }
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, reason: &str) {
+        warn!(reason, "the connection to the dataplane ended");
+        self.link = None;
+        self.next_attempt = tokio::time::Instant::now() + self.backoff.pause();
+        self.abandon_questions();
+    }
+
+    fn received(&mut self, message: ToControl, descriptor: Option<std::os::fd::OwnedFd>) {
+        let Some(link) = &mut self.link else { return };
+        if let (ToControl::Welcome { .. }, Some(descriptor)) = (&message, descriptor) {
+            match Counters::open(descriptor) {
+                Ok(counters) => link.counters = Some(counters),
+                Err(fault) => warn!(error = %fault, "the dataplane's counters cannot be read"),
+            }
+        }
+        if let Err(fault) = link.session.handle(message) {
+            self.disconnected(&fault.to_string());
+            return;
+        }
+        for notice in link.session.take_notices() {
+            self.notice(notice);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Welcome(welcome) => {
+                self.backoff.reset();
+                info!(
+                    instance = format!("{:016x}", welcome.instance),
+                    workers = welcome.workers,
+                    "connected to the dataplane"
+                );
+                if let Some(link) = &mut self.link {
+                    link.welcome = Some(welcome);
+                }
+            }
+            Notice::Learned(held) => self.learned(&held),
+            Notice::Applied(object) => self.installer.applied(&object, &self.desired),
+            Notice::Rejected(object, rejection) => self.rejected(object, &rejection),
+            Notice::Synced(removed) => {
+                self.installer.swept(&self.desired);
+                info!(removed, "the dataplane holds what it should");
+            }
+            Notice::Event(event) => self.event(event),
+            Notice::Answer {
+                question,
+                records,
+                last,
+            } => self.answer(question, &records, last),
+        }
+    }
+
+    fn learned(&mut self, held: &[Status]) {
+        let Some(welcome) = self.link.as_ref().and_then(|link| link.welcome) else {
+            return;
+        };
+        self.installer.learn(welcome.instance, held);
+        let plan = self.installer.plan(&self.gateway);
+        for (tunnel, reasons) in &plan.refusals {
+            for reason in reasons {
+                error!(tunnel, "refused: {reason}");
+            }
+        }
+        match self.installer.commit(plan, &mut self.desired) {
+            Ok(stale) => {
+                for object in stale {
+                    self.desired.remove(object);
+                }
+            }
+            Err(fault) => {
+                // Without its record no key may be installed; the dataplane keeps what it holds.
+                self.disconnected(&fault.to_string());
+                return;
+            }
+        }
+        self.mirror.set_scope(self.installer.scope(&self.gateway));
+        if let Some(link) = &mut self.link {
+            link.sync_waits = true;
+        }
+    }
+
+    /// Tells the dataplane everything, but not before the kernel's tables are known: a sweep without them
+    /// would take live routes away.
+    fn begin_sync(&mut self) {
+        if let Some(link) = &mut self.link
+            && link.sync_waits
+            && self.mirror.is_primed()
+        {
+            link.sync_waits = false;
+            link.session.begin_sync(&mut self.desired);
+        }
+    }
+
+    fn transmit(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        for _ in 0..MAX_MESSAGES_A_TURN {
+            if link.is_blocked {
+                return;
+            }
+            let Some(message) = link.session.poll_transmit(&mut self.desired) else {
+                return;
+            };
+            match link.connection.try_send(&message) {
+                Ok(()) => {}
+                Err(ChannelError::WouldBlock) => {
+                    link.session.unsent(message);
+                    link.is_blocked = true;
+                }
+                Err(fault) => {
+                    self.disconnected(&fault.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the dataplane has acknowledged everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.session.is_settled(&self.desired))
+    }
+
+    /// How the conversation with the dataplane stands, for people.
+    pub(super) fn plane_state(&self) -> &'static str {
+        match self.link.as_ref().map(|link| link.session.phase()) {
+            None => "down",
+            Some(Phase::Greeting | Phase::Learning) => "connecting",
+            Some(Phase::Syncing) => "synchronising",
+            Some(Phase::Live) => "up",
+        }
+    }
+}
