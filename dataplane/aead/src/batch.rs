@@ -1,9 +1,10 @@
 //! The entry points: batches of jobs of any mixture of keys, transforms and lengths.
 
+use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::gcm_batch;
+use crate::avx512::{etm_batch, gcm_batch};
 use crate::job::{Job, OpenJob, SealJob, Verdict};
-use crate::material::{Family, Material};
+use crate::material::{Family, Material, Work};
 
 /// Protects every job's packet and sets its verdict.
 ///
@@ -82,22 +83,19 @@ impl Selection {
 
 fn run<'a, J: Job<'a>>(jobs: &mut [J]) {
     for jobs in jobs.chunks_mut(MAX_BATCH) {
-        let mut families = [Family::Portable; MAX_BATCH];
-        let mut present = 0u32;
+        let mut families = [Family::NONE; MAX_BATCH];
+        let mut present = 0u64;
         for (job, family) in jobs.iter_mut().zip(&mut families) {
             let material = job.material();
             *family = if material.algorithm().text_bytes(job.packet_bytes()).is_some() {
                 material.family()
             } else {
                 job.set_verdict(Verdict::Malformed);
-                Family::None
+                Family::NONE
             };
-            present |= 1 << *family as u32;
+            present |= family.bit();
         }
-        for family in Family::ALL {
-            if present & 1 << family as u32 == 0 {
-                continue;
-            }
+        for family in Family::all_in(present) {
             let mut selection = Selection::EMPTY;
             for (at, _) in families[..jobs.len()]
                 .iter()
@@ -112,9 +110,9 @@ fn run<'a, J: Job<'a>>(jobs: &mut [J]) {
 }
 
 fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Selection) {
-    match family {
-        Family::None => {}
-        Family::Portable => {
+    match family.work() {
+        Work::None => {}
+        Work::Portable => {
             for &at in selection.positions() {
                 run_portable(&mut jobs[usize::from(at)]);
             }
@@ -122,11 +120,13 @@ fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Select
         #[cfg(target_arch = "x86_64")]
         #[allow(unsafe_code)]
         // SAFETY: material of these families exists only where the engine is usable.
-        _ => unsafe {
-            match family {
-                Family::Gcm128 => gcm_batch::run::<J, 11, 12, 3>(jobs, selection),
-                Family::Gcm192 => gcm_batch::run::<J, 13, 10, 2>(jobs, selection),
-                _ => gcm_batch::run::<J, 15, 8, 2>(jobs, selection),
+        work => unsafe {
+            match work {
+                Work::Gcm(AesKey::Bits128) => gcm_batch::run::<J, 11, 12, 3>(jobs, selection),
+                Work::Gcm(AesKey::Bits192) => gcm_batch::run::<J, 13, 10, 2>(jobs, selection),
+                Work::Gcm(AesKey::Bits256) => gcm_batch::run::<J, 15, 8, 2>(jobs, selection),
+                Work::Etm(cipher, hash) => etm_batch::run(jobs, selection, cipher, hash),
+                Work::None | Work::Portable => {}
             }
         },
     }

@@ -86,6 +86,7 @@ pub(crate) trait Job<'a> {
     fn packet(&mut self) -> &mut [u8];
     fn packet_bytes(&self) -> usize;
     fn sequence(&self) -> u64;
+    fn verdict(&self) -> Verdict;
     fn set_verdict(&mut self, verdict: Verdict);
 }
 
@@ -112,6 +113,11 @@ macro_rules! job {
             #[inline]
             fn sequence(&self) -> u64 {
                 self.sequence
+            }
+
+            #[inline]
+            fn verdict(&self) -> Verdict {
+                self.verdict
             }
 
             #[inline]

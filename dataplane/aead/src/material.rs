@@ -1,11 +1,16 @@
 //! What an expanded key holds, by engine.
 
-use crate::algorithm::{AesKey, Algorithm, Transform};
+use crate::algorithm::{AesKey, Algorithm, Hmac, Transform};
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::etm::{Cipher, EtmKey};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::gcm::{Gcm128, Gcm192, Gcm256};
+use zeroize::Zeroize;
+
 use crate::engine::Engine;
+use crate::hmac;
 use crate::key::{Direction, KeyError};
-use crate::portable::PortableKey;
+use crate::portable::{PortableKey, iv_mask};
 
 /// Expanded key material. The vector engines' material lies inline on purpose: a packet of a cold SA then
 /// costs no dependent cache miss.
@@ -19,21 +24,100 @@ pub(crate) enum Material {
     Gcm192 { salt: [u8; 4], esn: bool, key: Gcm192 },
     #[cfg(target_arch = "x86_64")]
     Gcm256 { salt: [u8; 4], esn: bool, key: Gcm256 },
+    #[cfg(target_arch = "x86_64")]
+    Etm {
+        cipher: Cipher,
+        hash: Hmac,
+        esn: bool,
+        /// The nonce of CTR in its first half, or the secret half of what CBC encrypts to be an IV.
+        salt: [u8; 8],
+        key: EtmKey,
+    },
 }
 
-/// Which code works on a key; jobs of one family are worked on together.
+impl Drop for Material {
+    fn drop(&mut self) {
+        // Keys erase themselves; here is what stands beside them.
+        match self {
+            Self::Portable(_) => {}
+            #[cfg(target_arch = "x86_64")]
+            Self::Gcm128 { salt, .. } | Self::Gcm192 { salt, .. } | Self::Gcm256 { salt, .. } => {
+                salt.zeroize()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Etm { salt, .. } => salt.zeroize(),
+        }
+    }
+}
+
+/// Which code works on a key; jobs of one family are worked on together. A number below 64.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) struct Family(u8);
+
+/// A family taken apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
     /// Nothing is to be done.
     None,
     Portable,
-    Gcm128,
-    Gcm192,
-    Gcm256,
+    #[cfg(target_arch = "x86_64")]
+    Gcm(AesKey),
+    #[cfg(target_arch = "x86_64")]
+    Etm(Cipher, Hmac),
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 4] = [Self::Portable, Self::Gcm128, Self::Gcm192, Self::Gcm256];
+    pub(crate) const NONE: Self = Self(0);
+    const PORTABLE: Self = Self(1);
+    #[cfg(target_arch = "x86_64")]
+    const GCM: u8 = 4;
+    #[cfg(target_arch = "x86_64")]
+    const ETM: u8 = 32;
+
+    /// Its bit in a set of families.
+    #[inline]
+    pub(crate) fn bit(self) -> u64 {
+        1 << self.0
+    }
+
+    /// The families of a set.
+    pub(crate) fn all_in(mut set: u64) -> impl Iterator<Item = Self> {
+        core::iter::from_fn(move || {
+            let lowest = set.trailing_zeros();
+            set &= set.wrapping_sub(1);
+            (lowest < 64).then_some(Self(lowest as u8))
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn etm(cipher: Cipher, hash: Hmac) -> Self {
+        let cipher = match cipher {
+            Cipher::Null => 0,
+            Cipher::Cbc(key) => 1 + key as u8,
+            Cipher::Ctr(key) => 4 + key as u8,
+        };
+        Self(Self::ETM + 8 * hash as u8 + cipher)
+    }
+
+    pub(crate) fn work(self) -> Work {
+        match self.0 {
+            1 => Work::Portable,
+            #[cfg(target_arch = "x86_64")]
+            code @ Self::GCM..=6 => Work::Gcm(AesKey::ALL[usize::from(code - Self::GCM)]),
+            #[cfg(target_arch = "x86_64")]
+            code if code >= Self::ETM => {
+                let hash = Hmac::ALL[usize::from((code - Self::ETM) / 8)];
+                let cipher = match (code - Self::ETM) % 8 {
+                    0 => Cipher::Null,
+                    key @ 1..=3 => Cipher::Cbc(AesKey::ALL[usize::from(key - 1)]),
+                    key => Cipher::Ctr(AesKey::ALL[usize::from(key - 4) % 3]),
+                };
+                Work::Etm(cipher, hash)
+            }
+            _ => Work::None,
+        }
+    }
 }
 
 impl Material {
@@ -48,7 +132,7 @@ impl Material {
         match engine {
             Engine::Portable => portable(),
             #[cfg(target_arch = "x86_64")]
-            Engine::Avx512 => Self::expand_avx512(transform, keymat).map_or_else(portable, Ok),
+            Engine::Avx512 => Self::expand_avx512(transform, keymat, direction)?.map_or_else(portable, Ok),
             #[cfg(not(target_arch = "x86_64"))]
             Engine::Avx512 => portable(),
         }
@@ -57,12 +141,44 @@ impl Material {
     /// Material of the AVX-512 engine, for the transforms it has.
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    fn expand_avx512(transform: Transform, keymat: &[u8]) -> Option<Self> {
+    fn expand_avx512(
+        transform: Transform,
+        keymat: &[u8],
+        direction: Direction,
+    ) -> Result<Option<Self>, KeyError> {
         let Transform { algorithm, esn } = transform;
         let (key, rest) = keymat.split_at(algorithm.cipher_key_bytes());
-        let salt = rest.first_chunk().copied().unwrap_or_default();
+        let (salt, integrity) = rest.split_at(algorithm.salt_bytes());
+        let salt = salt.first_chunk().copied().unwrap_or_default();
+        let cipher_and_hash = match algorithm {
+            Algorithm::AesCbc(key, hash) => Some((Cipher::Cbc(key), hash)),
+            Algorithm::AesCtr(key, hash) => Some((Cipher::Ctr(key), hash)),
+            Algorithm::Null(hash) => Some((Cipher::Null, hash)),
+            _ => None,
+        };
+        if let Some((cipher, hash)) = cipher_and_hash {
+            let is_cbc = matches!(cipher, Cipher::Cbc(_));
+            let mut beside = if is_cbc && direction == Direction::Seal {
+                iv_mask()?
+            } else {
+                [0; 8]
+            };
+            if matches!(cipher, Cipher::Ctr(_)) {
+                beside[..4].copy_from_slice(&salt);
+            }
+            let mac = hmac::expand(hash, integrity);
+            // SAFETY: the key's constructor has checked that the engine is usable.
+            let key = unsafe { EtmKey::expand(cipher, key, is_cbc && direction == Direction::Open, mac) };
+            return Ok(Some(Self::Etm {
+                cipher,
+                hash,
+                esn,
+                salt: beside,
+                key,
+            }));
+        }
         // SAFETY: the key's constructor has checked that the engine is usable.
-        unsafe {
+        Ok(unsafe {
             match algorithm {
                 Algorithm::AesGcm16(AesKey::Bits128) => Some(Self::Gcm128 {
                     salt,
@@ -81,19 +197,21 @@ impl Material {
                 }),
                 _ => None,
             }
-        }
+        })
     }
 
     #[inline]
     pub(crate) fn family(&self) -> Family {
         match self {
-            Self::Portable(_) => Family::Portable,
+            Self::Portable(_) => Family::PORTABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { .. } => Family::Gcm128,
+            Self::Gcm128 { .. } => Family(Family::GCM + 0),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm192 { .. } => Family::Gcm192,
+            Self::Gcm192 { .. } => Family(Family::GCM + 1),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm256 { .. } => Family::Gcm256,
+            Self::Gcm256 { .. } => Family(Family::GCM + 2),
+            #[cfg(target_arch = "x86_64")]
+            Self::Etm { cipher, hash, .. } => Family::etm(*cipher, *hash),
         }
     }
 
@@ -107,6 +225,12 @@ impl Material {
             Self::Gcm192 { .. } => Algorithm::AesGcm16(AesKey::Bits192),
             #[cfg(target_arch = "x86_64")]
             Self::Gcm256 { .. } => Algorithm::AesGcm16(AesKey::Bits256),
+            #[cfg(target_arch = "x86_64")]
+            Self::Etm { cipher, hash, .. } => match cipher {
+                Cipher::Cbc(key) => Algorithm::AesCbc(*key, *hash),
+                Cipher::Ctr(key) => Algorithm::AesCtr(*key, *hash),
+                Cipher::Null => Algorithm::Null(*hash),
+            },
         }
     }
 
@@ -114,7 +238,10 @@ impl Material {
         let esn = match self {
             Self::Portable(key) => key.transform.esn,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { esn, .. } | Self::Gcm192 { esn, .. } | Self::Gcm256 { esn, .. } => *esn,
+            Self::Gcm128 { esn, .. }
+            | Self::Gcm192 { esn, .. }
+            | Self::Gcm256 { esn, .. }
+            | Self::Etm { esn, .. } => *esn,
         };
         Transform::new(self.algorithm(), esn)
     }

@@ -70,3 +70,12 @@ pub(crate) fn to_u128(value: __m128i) -> u128 {
     let high = _mm_extract_epi64(value, 1).cast_unsigned();
     (u128::from(high) << 64) | u128::from(low)
 }
+
+/// Turns a forward schedule to that of the equivalent inverse cipher (FIPS 197 §5.3.5).
+#[target_feature(enable = "aes,sse4.1")]
+pub(crate) fn invert<const RK: usize>(round_keys: &mut RoundKeys<RK>) {
+    round_keys.reverse();
+    for key in &mut round_keys[1..RK - 1] {
+        *key = to_u128(_mm_aesimc_si128(from_u128(u128::from_le_bytes(*key)))).to_le_bytes();
+    }
+}

@@ -6,9 +6,17 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod aes;
+mod cbc;
+mod ctr;
+pub(crate) mod etm;
+pub(crate) mod etm_batch;
 pub(crate) mod gcm;
 pub(crate) mod gcm_batch;
 pub(crate) mod ghash;
+mod multi_hash;
+mod sha1;
+mod sha256;
+mod sha512;
 
 use std::sync::OnceLock;
 
