@@ -2,7 +2,7 @@
 
 use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{etm_batch, gcm_batch};
+use crate::avx512::{chacha_batch, etm_batch, gcm_batch, gmac};
 use crate::job::{Job, OpenJob, SealJob, Verdict};
 use crate::material::{Family, Material, Work};
 
@@ -125,6 +125,10 @@ fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Select
                 Work::Gcm(AesKey::Bits128) => gcm_batch::run::<J, 11, 12, 3>(jobs, selection),
                 Work::Gcm(AesKey::Bits192) => gcm_batch::run::<J, 13, 10, 2>(jobs, selection),
                 Work::Gcm(AesKey::Bits256) => gcm_batch::run::<J, 15, 8, 2>(jobs, selection),
+                Work::Gmac(AesKey::Bits128) => gmac::run::<J, 11, 12>(jobs, selection),
+                Work::Gmac(AesKey::Bits192) => gmac::run::<J, 13, 10>(jobs, selection),
+                Work::Gmac(AesKey::Bits256) => gmac::run::<J, 15, 8>(jobs, selection),
+                Work::ChaCha20Poly1305 => chacha_batch::run(jobs, selection),
                 Work::Etm(cipher, hash) => etm_batch::run(jobs, selection, cipher, hash),
                 Work::None | Work::Portable => {}
             }
@@ -138,7 +142,7 @@ fn run_portable<'a, J: Job<'a>>(job: &mut J) {
     };
     let sequence = job.sequence();
     let verdict = if J::SEAL {
-        if key.seal(job.packet(), sequence, None) {
+        if key.seal(job.packet(), sequence) {
             Verdict::Done
         } else {
             Verdict::Malformed

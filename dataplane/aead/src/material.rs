@@ -2,6 +2,8 @@
 
 use crate::algorithm::{AesKey, Algorithm, Hmac, Transform};
 #[cfg(target_arch = "x86_64")]
+use crate::avx512::chacha20::ChaChaKey;
+#[cfg(target_arch = "x86_64")]
 use crate::avx512::etm::{Cipher, EtmKey};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::gcm::{Gcm128, Gcm192, Gcm256};
@@ -19,11 +21,32 @@ pub(crate) enum Material {
     /// A library's contexts.
     Portable(Box<PortableKey>),
     #[cfg(target_arch = "x86_64")]
-    Gcm128 { salt: [u8; 4], esn: bool, key: Gcm128 },
+    Gcm128 {
+        salt: [u8; 4],
+        esn: bool,
+        gmac: bool,
+        key: Gcm128,
+    },
     #[cfg(target_arch = "x86_64")]
-    Gcm192 { salt: [u8; 4], esn: bool, key: Gcm192 },
+    Gcm192 {
+        salt: [u8; 4],
+        esn: bool,
+        gmac: bool,
+        key: Gcm192,
+    },
     #[cfg(target_arch = "x86_64")]
-    Gcm256 { salt: [u8; 4], esn: bool, key: Gcm256 },
+    Gcm256 {
+        salt: [u8; 4],
+        esn: bool,
+        gmac: bool,
+        key: Gcm256,
+    },
+    #[cfg(target_arch = "x86_64")]
+    ChaCha20Poly1305 {
+        salt: [u8; 4],
+        esn: bool,
+        key: ChaChaKey,
+    },
     #[cfg(target_arch = "x86_64")]
     Etm {
         cipher: Cipher,
@@ -41,9 +64,10 @@ impl Drop for Material {
         match self {
             Self::Portable(_) => {}
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { salt, .. } | Self::Gcm192 { salt, .. } | Self::Gcm256 { salt, .. } => {
-                salt.zeroize()
-            }
+            Self::Gcm128 { salt, .. }
+            | Self::Gcm192 { salt, .. }
+            | Self::Gcm256 { salt, .. }
+            | Self::ChaCha20Poly1305 { salt, .. } => salt.zeroize(),
             #[cfg(target_arch = "x86_64")]
             Self::Etm { salt, .. } => salt.zeroize(),
         }
@@ -63,6 +87,10 @@ pub(crate) enum Work {
     #[cfg(target_arch = "x86_64")]
     Gcm(AesKey),
     #[cfg(target_arch = "x86_64")]
+    Gmac(AesKey),
+    #[cfg(target_arch = "x86_64")]
+    ChaCha20Poly1305,
+    #[cfg(target_arch = "x86_64")]
     Etm(Cipher, Hmac),
 }
 
@@ -71,6 +99,10 @@ impl Family {
     const PORTABLE: Self = Self(1);
     #[cfg(target_arch = "x86_64")]
     const GCM: u8 = 4;
+    #[cfg(target_arch = "x86_64")]
+    const CHACHA: u8 = 8;
+    #[cfg(target_arch = "x86_64")]
+    const GMAC: u8 = 12;
     #[cfg(target_arch = "x86_64")]
     const ETM: u8 = 32;
 
@@ -91,6 +123,12 @@ impl Family {
 
     #[cfg(target_arch = "x86_64")]
     #[inline]
+    fn gcm(gmac: bool, key: AesKey) -> Self {
+        Self(if gmac { Self::GMAC } else { Self::GCM } + key as u8)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
     fn etm(cipher: Cipher, hash: Hmac) -> Self {
         let cipher = match cipher {
             Cipher::Null => 0,
@@ -106,6 +144,10 @@ impl Family {
             #[cfg(target_arch = "x86_64")]
             code @ Self::GCM..=6 => Work::Gcm(AesKey::ALL[usize::from(code - Self::GCM)]),
             #[cfg(target_arch = "x86_64")]
+            code @ Self::GMAC..=14 => Work::Gmac(AesKey::ALL[usize::from(code - Self::GMAC)]),
+            #[cfg(target_arch = "x86_64")]
+            Self::CHACHA => Work::ChaCha20Poly1305,
+            #[cfg(target_arch = "x86_64")]
             code if code >= Self::ETM => {
                 let hash = Hmac::ALL[usize::from((code - Self::ETM) / 8)];
                 let cipher = match (code - Self::ETM) % 8 {
@@ -117,6 +159,15 @@ impl Family {
             }
             _ => Work::None,
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn gcm_or_gmac(gmac: bool, key: AesKey) -> Algorithm {
+    if gmac {
+        Algorithm::AesGmac(key)
+    } else {
+        Algorithm::AesGcm16(key)
     }
 }
 
@@ -177,24 +228,39 @@ impl Material {
                 key,
             }));
         }
+        let gmac = matches!(algorithm, Algorithm::AesGmac(_));
         // SAFETY: the key's constructor has checked that the engine is usable.
         Ok(unsafe {
             match algorithm {
-                Algorithm::AesGcm16(AesKey::Bits128) => Some(Self::Gcm128 {
+                Algorithm::AesGcm16(AesKey::Bits128) | Algorithm::AesGmac(AesKey::Bits128) => {
+                    Some(Self::Gcm128 {
+                        salt,
+                        esn,
+                        gmac,
+                        key: Gcm128::expand(key),
+                    })
+                }
+                Algorithm::AesGcm16(AesKey::Bits192) | Algorithm::AesGmac(AesKey::Bits192) => {
+                    Some(Self::Gcm192 {
+                        salt,
+                        esn,
+                        gmac,
+                        key: Gcm192::expand(key),
+                    })
+                }
+                Algorithm::ChaCha20Poly1305 => key.first_chunk().map(|key| Self::ChaCha20Poly1305 {
                     salt,
                     esn,
-                    key: Gcm128::expand(key),
+                    key: ChaChaKey(*key),
                 }),
-                Algorithm::AesGcm16(AesKey::Bits192) => Some(Self::Gcm192 {
-                    salt,
-                    esn,
-                    key: Gcm192::expand(key),
-                }),
-                Algorithm::AesGcm16(AesKey::Bits256) => Some(Self::Gcm256 {
-                    salt,
-                    esn,
-                    key: Gcm256::expand(key),
-                }),
+                Algorithm::AesGcm16(AesKey::Bits256) | Algorithm::AesGmac(AesKey::Bits256) => {
+                    Some(Self::Gcm256 {
+                        salt,
+                        esn,
+                        gmac,
+                        key: Gcm256::expand(key),
+                    })
+                }
                 _ => None,
             }
         })
@@ -205,11 +271,13 @@ impl Material {
         match self {
             Self::Portable(_) => Family::PORTABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { .. } => Family(Family::GCM + 0),
+            Self::Gcm128 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits128),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm192 { .. } => Family(Family::GCM + 1),
+            Self::Gcm192 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits192),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm256 { .. } => Family(Family::GCM + 2),
+            Self::Gcm256 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits256),
+            #[cfg(target_arch = "x86_64")]
+            Self::ChaCha20Poly1305 { .. } => Family(Family::CHACHA),
             #[cfg(target_arch = "x86_64")]
             Self::Etm { cipher, hash, .. } => Family::etm(*cipher, *hash),
         }
@@ -220,11 +288,13 @@ impl Material {
         match self {
             Self::Portable(key) => key.transform.algorithm,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { .. } => Algorithm::AesGcm16(AesKey::Bits128),
+            Self::Gcm128 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits128),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm192 { .. } => Algorithm::AesGcm16(AesKey::Bits192),
+            Self::Gcm192 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits192),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm256 { .. } => Algorithm::AesGcm16(AesKey::Bits256),
+            Self::Gcm256 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits256),
+            #[cfg(target_arch = "x86_64")]
+            Self::ChaCha20Poly1305 { .. } => Algorithm::ChaCha20Poly1305,
             #[cfg(target_arch = "x86_64")]
             Self::Etm { cipher, hash, .. } => match cipher {
                 Cipher::Cbc(key) => Algorithm::AesCbc(*key, *hash),
@@ -241,6 +311,7 @@ impl Material {
             Self::Gcm128 { esn, .. }
             | Self::Gcm192 { esn, .. }
             | Self::Gcm256 { esn, .. }
+            | Self::ChaCha20Poly1305 { esn, .. }
             | Self::Etm { esn, .. } => *esn,
         };
         Transform::new(self.algorithm(), esn)

@@ -20,17 +20,8 @@ pub(crate) struct Chain<'a> {
     /// The first text block; the 16 bytes before it are the IV's place.
     pub(crate) text: *mut u8,
     pub(crate) blocks: usize,
-    /// What is encrypted to be the IV, or the IV itself.
-    pub(crate) iv: Iv,
-}
-
-/// Where an IV comes from.
-#[derive(Clone, Copy)]
-pub(crate) enum Iv {
-    /// The cipher applied to this block, which never repeats and nobody else knows.
-    Encrypted([u8; 16]),
-    /// This block: for published vectors.
-    Given([u8; 16]),
+    /// What is encrypted to be the IV: a block that never repeats and nobody else knows.
+    pub(crate) iv_input: [u8; 16],
 }
 
 /// Writes the IVs and encrypts up to [`LANES`] texts in place.
@@ -60,9 +51,7 @@ pub(crate) unsafe fn encrypt<const RK: usize>(chains: &[Chain<'_>]) {
         at[lane] = idle[lane].as_mut_ptr();
     }
     for (lane, chain) in chains.iter().enumerate() {
-        iv_blocks[lane] = match chain.iv {
-            Iv::Encrypted(block) | Iv::Given(block) => block,
-        };
+        iv_blocks[lane] = chain.iv_input;
         at[lane] = chain.text;
         step[lane] = 16;
         left[lane] = chain.blocks;
@@ -75,17 +64,7 @@ pub(crate) unsafe fn encrypt<const RK: usize>(chains: &[Chain<'_>]) {
             iv_blocks[4 * v + 3],
         ])
     });
-    let given = state;
     cipher_vectors(&schedule, &mut state);
-    // Lanes whose IV is given keep it.
-    let mut encrypted = 0u32;
-    for (lane, chain) in chains.iter().enumerate() {
-        encrypted |= u32::from(matches!(chain.iv, Iv::Encrypted(_))) << (2 * lane)
-            | u32::from(matches!(chain.iv, Iv::Encrypted(_))) << (2 * lane + 1);
-    }
-    for v in 0..4 {
-        state[v] = _mm512_mask_mov_epi64(given[v], (encrypted >> (8 * v)) as u8, state[v]);
-    }
     let ivs: [*mut u8; LANES] = core::array::from_fn(|lane| match chains.get(lane) {
         Some(chain) => chain.text.wrapping_sub(16),
         None => at[lane],
@@ -106,8 +85,8 @@ pub(crate) unsafe fn encrypt<const RK: usize>(chains: &[Chain<'_>]) {
         for _ in 0..run {
             // SAFETY: each pointer is at a block of a text, or at its lane's idle block.
             unsafe {
-                for v in 0..4 {
-                    state[v] = _mm512_xor_si512(state[v], load_lanes(&at, v));
+                for (v, state) in state.iter_mut().enumerate() {
+                    *state = _mm512_xor_si512(*state, load_lanes(&at, v));
                 }
                 cipher_vectors(&schedule, &mut state);
                 store_lanes(&at, &state);

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::cbc::{self, Chain, Iv};
+use super::cbc::{self, Chain};
 use super::ctr;
 use super::etm::{Cipher, EtmKey};
 use super::multi_hash::{self, Message, MultiHash};
@@ -44,7 +44,7 @@ pub(crate) unsafe fn run<'a, J: Job<'a>>(jobs: &mut [J], selection: &Selection, 
         // SAFETY: the caller's contract.
         unsafe {
             if J::SEAL {
-                encrypt(jobs, group, cipher, hash, None);
+                encrypt(jobs, group, cipher, hash);
                 authenticate(jobs, group, hash);
             } else {
                 authenticate(jobs, group, hash);
@@ -65,17 +65,11 @@ fn text_of(packet_bytes: usize, cipher: Cipher, hash: Hmac) -> (usize, usize) {
     (start, packet_bytes - start - hash.icv_bytes())
 }
 
-/// Writes IVs and encrypts. `given` replaces the CBC IV, for published vectors.
+/// Writes IVs and encrypts.
 ///
 /// # Safety
 /// As [`run`].
-pub(crate) unsafe fn encrypt<'a, J: Job<'a>>(
-    jobs: &mut [J],
-    group: &[u8],
-    cipher: Cipher,
-    hash: Hmac,
-    given: Option<[u8; 16]>,
-) {
+unsafe fn encrypt<'a, J: Job<'a>>(jobs: &mut [J], group: &[u8], cipher: Cipher, hash: Hmac) {
     match cipher {
         Cipher::Null => {}
         Cipher::Ctr(length) => {
@@ -104,7 +98,7 @@ pub(crate) unsafe fn encrypt<'a, J: Job<'a>>(
                     key: view.key,
                     text: job.packet()[start..].as_mut_ptr(),
                     blocks: text_bytes / 16,
-                    iv: given.map_or(Iv::Encrypted(block), Iv::Given),
+                    iv_input: block,
                 });
             }
             let Some(first) = chains[0] else { return };
@@ -190,7 +184,7 @@ unsafe fn decrypt_cbc<'a, J: Job<'a>>(job: &mut J, length: AesKey, hash: Hmac) {
 ///
 /// # Safety
 /// As [`run`].
-pub(crate) unsafe fn authenticate<'a, J: Job<'a>>(jobs: &mut [J], group: &[u8], hash: Hmac) {
+unsafe fn authenticate<'a, J: Job<'a>>(jobs: &mut [J], group: &[u8], hash: Hmac) {
     // SAFETY: the caller's contract.
     unsafe {
         match hash {

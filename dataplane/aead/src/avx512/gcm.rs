@@ -20,6 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::aes::{self, RoundKeys};
 use super::ghash::{self, Sum, fold_halves, reverse_block, reverse_bytes};
+use crate::material::Material;
 
 /// Round keys and powers of H: 368 bytes for every key length.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -37,6 +38,41 @@ pub(crate) type Gcm192 = GcmKey<13, 10>;
 /// AES-256: 8 powers.
 pub(crate) type Gcm256 = GcmKey<15, 8>;
 
+/// A GCM key as a packet needs it.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyView<'a, K> {
+    pub(super) key: &'a K,
+    pub(super) salt: [u8; 4],
+    pub(super) esn: bool,
+}
+
+/// GCM keys of one length, and how to find one in a job's key.
+pub(crate) trait GcmFamily: Sized {
+    /// The key in `material`, if it is of this length.
+    fn view<'a>(material: &'a Material) -> Option<KeyView<'a, Self>>;
+}
+
+macro_rules! family {
+    ($key:ty, $variant:ident) => {
+        impl GcmFamily for $key {
+            #[inline]
+            fn view<'a>(material: &'a Material) -> Option<KeyView<'a, Self>> {
+                match material {
+                    Material::$variant { salt, esn, key, .. } => Some(KeyView {
+                        key,
+                        salt: *salt,
+                        esn: *esn,
+                    }),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+family!(Gcm128, Gcm128);
+family!(Gcm192, Gcm192);
+family!(Gcm256, Gcm256);
+
 impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
     /// Expands a cipher key.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1,aes")]
@@ -51,6 +87,13 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
         expanded
     }
 
+    /// What masks a tag: the cipher of a nonce with counter 1.
+    #[target_feature(enable = "aes,sse4.1")]
+    #[inline]
+    pub(super) fn tag_mask(&self, nonce: u128) -> __m128i {
+        aes::from_u128(aes::encrypt_block(&self.round_keys, nonce | 1 << 120))
+    }
+
     /// A round key in all four lanes.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -63,7 +106,7 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
     /// The four powers that meet the vector with `after` vectors of its group behind it.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn powers(&self, after: usize) -> __m512i {
+    pub(super) fn powers(&self, after: usize) -> __m512i {
         let first = PW - 4 * (after + 1);
         let lanes = &self.powers[first..first + 4];
         // SAFETY: `lanes` is 64 bytes.

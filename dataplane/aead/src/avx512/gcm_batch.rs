@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::gcm::{self, Gcm128, Gcm192, Gcm256, GcmKey, Row};
+use super::gcm::{self, GcmFamily, GcmKey, Row};
 use super::ghash::product;
 use super::prefers_karatsuba;
 use crate::batch::Selection;
@@ -14,41 +14,6 @@ use crate::material::Material;
 const INTERLEAVED: usize = 2;
 /// How many packets ahead keys are fetched.
 const PREFETCH_PACKETS: usize = 8;
-
-/// A GCM key as a packet needs it.
-#[derive(Clone, Copy)]
-pub(crate) struct KeyView<'a, K> {
-    key: &'a K,
-    salt: [u8; 4],
-    esn: bool,
-}
-
-/// GCM keys of one length, and how to find one in a job's key.
-pub(crate) trait GcmFamily: Sized {
-    /// The key in `material`, if it is of this length.
-    fn view<'a>(material: &'a Material) -> Option<KeyView<'a, Self>>;
-}
-
-macro_rules! family {
-    ($key:ty, $variant:ident) => {
-        impl GcmFamily for $key {
-            #[inline]
-            fn view<'a>(material: &'a Material) -> Option<KeyView<'a, Self>> {
-                match material {
-                    Material::$variant { salt, esn, key } => Some(KeyView {
-                        key,
-                        salt: *salt,
-                        esn: *esn,
-                    }),
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-family!(Gcm128, Gcm128);
-family!(Gcm192, Gcm192);
-family!(Gcm256, Gcm256);
 
 /// Seals or opens the selected jobs, whose lengths have been checked.
 ///

@@ -7,16 +7,21 @@
 
 pub(crate) mod aes;
 mod cbc;
+pub(crate) mod chacha20;
+pub(crate) mod chacha_batch;
 mod ctr;
 pub(crate) mod etm;
 pub(crate) mod etm_batch;
 pub(crate) mod gcm;
 pub(crate) mod gcm_batch;
 pub(crate) mod ghash;
+pub(crate) mod gmac;
 mod multi_hash;
+mod poly1305;
 mod sha1;
 mod sha256;
 mod sha512;
+mod transpose;
 
 use std::sync::OnceLock;
 
@@ -26,6 +31,7 @@ pub(crate) fn is_available() -> bool {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512ifma")
         && is_x86_feature_detected!("vaes")
         && is_x86_feature_detected!("vpclmulqdq")
         && is_x86_feature_detected!("aes")

@@ -8,6 +8,7 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
+use super::transpose::{transpose_32, transpose_64};
 use crate::hmac::{Hash, HmacState, MAX_OUTPUT_BYTES};
 
 /// Repeats a block with a constant index.
@@ -89,8 +90,8 @@ pub(crate) unsafe fn macs<H: MultiHash>(messages: &[Message<'_>], out: &mut [[u8
     let idle = tails[15].0.as_ptr();
     for step in 0..longest {
         let mut at = [idle; 16];
-        for lane in 0..count {
-            at[lane] = if step < whole_blocks[lane] {
+        for (lane, at) in at[..count].iter_mut().enumerate() {
+            *at = if step < whole_blocks[lane] {
                 // SAFETY: a whole block within the message.
                 unsafe { messages[lane].bytes.add(step * H::BLOCK_BYTES) }
             } else if step < blocks[lane] {
@@ -104,8 +105,8 @@ pub(crate) unsafe fn macs<H: MultiHash>(messages: &[Message<'_>], out: &mut [[u8
         unsafe { H::compress_lanes(&mut state, &at) };
         if step >= shortest {
             let mut active = 0u16;
-            for lane in 0..count {
-                active |= u16::from(step < blocks[lane]) << lane;
+            for (lane, blocks) in blocks[..count].iter().enumerate() {
+                active |= u16::from(step < *blocks) << lane;
             }
             for (word, before) in state.iter_mut().zip(before) {
                 *word = if H::WORD_BYTES == 8 {
@@ -200,47 +201,9 @@ impl Words {
 pub(super) unsafe fn load_words_32(blocks: &[*const u8; 16]) -> [__m512i; 16] {
     let order = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));
     // SAFETY: the caller's contract.
-    let r: [__m512i; 16] =
-        core::array::from_fn(|i| unsafe { _mm512_shuffle_epi8(_mm512_loadu_si512(blocks[i].cast()), order) });
-    // Pairs of words, then of pairs, within quarters of four lanes; then quarters.
-    let pairs: [__m512i; 16] = core::array::from_fn(|i| {
-        let (x, y) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
-        if i % 2 == 0 {
-            _mm512_unpacklo_epi32(x, y)
-        } else {
-            _mm512_unpackhi_epi32(x, y)
-        }
-    });
-    // quads[4 * q + w]: word w of each 16-byte quarter, of lanes 4q to 4q + 3.
-    let quads: [__m512i; 16] = core::array::from_fn(|i| {
-        let (q, w) = (i / 4, i % 4);
-        let (x, y) = (pairs[4 * q + w / 2], pairs[4 * q + 2 + w / 2]);
-        if w % 2 == 0 {
-            _mm512_unpacklo_epi64(x, y)
-        } else {
-            _mm512_unpackhi_epi64(x, y)
-        }
-    });
-    core::array::from_fn(|i| {
-        // Word i is word i % 4 of quarter i / 4.
-        let (quarter, w) = (i / 4, i % 4);
-        let (low, high) = if quarter % 2 == 0 {
-            (
-                _mm512_shuffle_i32x4(quads[w], quads[4 + w], 0x88),
-                _mm512_shuffle_i32x4(quads[8 + w], quads[12 + w], 0x88),
-            )
-        } else {
-            (
-                _mm512_shuffle_i32x4(quads[w], quads[4 + w], 0xdd),
-                _mm512_shuffle_i32x4(quads[8 + w], quads[12 + w], 0xdd),
-            )
-        };
-        if quarter < 2 {
-            _mm512_shuffle_i32x4(low, high, 0x88)
-        } else {
-            _mm512_shuffle_i32x4(low, high, 0xdd)
-        }
-    })
+    transpose_32(core::array::from_fn(|i| unsafe {
+        _mm512_shuffle_epi8(_mm512_loadu_si512(blocks[i].cast()), order)
+    }))
 }
 
 /// Loads a 128-byte block per lane, eight lanes, and turns it to sixteen big-endian words across lanes.
@@ -254,37 +217,10 @@ pub(super) unsafe fn load_words_64(blocks: &[*const u8; 16]) -> [__m512i; 16] {
     let mut words = [_mm512_setzero_si512(); 16];
     for half in 0..2 {
         // SAFETY: the caller's contract.
-        let r: [__m512i; 8] = core::array::from_fn(|i| unsafe {
+        let columns = transpose_64(core::array::from_fn(|i| unsafe {
             _mm512_shuffle_epi8(_mm512_loadu_si512(blocks[i].add(64 * half).cast()), order)
-        });
-        // pairs[2 * p + w]: word w of each 16-byte quarter, of lanes 2p and 2p + 1.
-        let pairs: [__m512i; 8] = core::array::from_fn(|i| {
-            let (x, y) = (r[i / 2 * 2], r[i / 2 * 2 + 1]);
-            if i % 2 == 0 {
-                _mm512_unpacklo_epi64(x, y)
-            } else {
-                _mm512_unpackhi_epi64(x, y)
-            }
-        });
-        for i in 0..8 {
-            let (quarter, w) = (i / 2, i % 2);
-            let (low, high) = if quarter % 2 == 0 {
-                (
-                    _mm512_shuffle_i64x2(pairs[w], pairs[2 + w], 0x88),
-                    _mm512_shuffle_i64x2(pairs[4 + w], pairs[6 + w], 0x88),
-                )
-            } else {
-                (
-                    _mm512_shuffle_i64x2(pairs[w], pairs[2 + w], 0xdd),
-                    _mm512_shuffle_i64x2(pairs[4 + w], pairs[6 + w], 0xdd),
-                )
-            };
-            words[8 * half + i] = if quarter < 2 {
-                _mm512_shuffle_i64x2(low, high, 0x88)
-            } else {
-                _mm512_shuffle_i64x2(low, high, 0xdd)
-            };
-        }
+        }));
+        words[8 * half..8 * half + 8].copy_from_slice(&columns);
     }
     words
 }

@@ -76,25 +76,20 @@ impl PortableKey {
         Ok(Self { transform, kind })
     }
 
-    /// Seals a packet whose length [`Algorithm::text_bytes`] accepts. `iv` replaces the IV that would be
-    /// made of the sequence number, for published vectors.
-    pub(crate) fn seal(&self, packet: &mut [u8], sequence: u64, iv: Option<&[u8]>) -> bool {
+    /// Seals a packet whose length [`Algorithm::text_bytes`] accepts.
+    pub(crate) fn seal(&self, packet: &mut [u8], sequence: u64) -> bool {
         let Transform { algorithm, esn } = self.transform;
         let body = packet.len() - algorithm.icv_bytes();
         let (packet, icv) = packet.split_at_mut(body);
         let (head, text) = packet.split_at_mut(ESP_HEADER_BYTES + algorithm.iv_bytes());
         let (esp, packet_iv) = head.split_at_mut(ESP_HEADER_BYTES);
-        match iv {
-            Some(iv) => packet_iv.copy_from_slice(iv),
-            None if packet_iv.len() == 8 => packet_iv.copy_from_slice(&sequence.to_be_bytes()),
-            None => {
-                if let Kind::Hmac {
-                    cipher: Some(cipher), ..
-                } = &self.kind
-                {
-                    packet_iv.copy_from_slice(&cipher.unpredictable_iv(sequence));
-                }
-            }
+        if packet_iv.len() == 8 {
+            packet_iv.copy_from_slice(&sequence.to_be_bytes());
+        } else if let Kind::Hmac {
+            cipher: Some(cipher), ..
+        } = &self.kind
+        {
+            packet_iv.copy_from_slice(&cipher.unpredictable_iv(sequence));
         }
         match &self.kind {
             Kind::Aead(key) => {
