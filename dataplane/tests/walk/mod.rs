@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each walk uses its part")]
 
+pub mod forge;
 pub mod gateway;
 pub mod packets;
 pub mod pair;
