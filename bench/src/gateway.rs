@@ -232,8 +232,11 @@ impl Drop for Gateway {
     }
 }
 
-/// The path of a program built in the same profile as the running one.
-fn built(program: &str) -> Result<PathBuf, GatewayError> {
+/// The path of a program of this project, built in the same profile as the running one.
+///
+/// # Errors
+/// [`GatewayError::NotBuilt`] where it is not there.
+pub fn built(program: &str) -> Result<PathBuf, GatewayError> {
     let running = std::env::current_exe()?;
     // target/PROFILE/program, target/PROFILE/deps/test or target/PROFILE/examples/example
     running
