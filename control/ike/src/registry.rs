@@ -17,6 +17,10 @@ pub(crate) struct Registry {
     /// Our IKE SPIs.
     pub(crate) by_spi: HashMap<u64, SaId>,
     child_spis: HashSet<u32>,
+    /// The pair, by its inbound SPI, whose outbound SA each tunnel uses.
+    selected: HashMap<TunnelId, u32>,
+    /// Tunnels whose pair in use went while its IKE SA had no other.
+    orphaned: BTreeSet<TunnelId>,
     /// Dynamic tunnels by IKE SA lineage and child name.
     tunnels: BTreeSet<u32>,
     /// Leased addresses and whose they are.
@@ -57,6 +61,28 @@ impl Registry {
                 return spi;
             }
         }
+    }
+
+    /// The tunnel uses this pair from now on.
+    pub(crate) fn select(&mut self, tunnel: TunnelId, spi_in: u32) {
+        self.selected.insert(tunnel, spi_in);
+        self.orphaned.remove(&tunnel);
+    }
+
+    pub(crate) fn is_selected(&self, tunnel: TunnelId, spi_in: u32) -> bool {
+        self.selected.get(&tunnel) == Some(&spi_in)
+    }
+
+    /// The pair in use goes; another IKE SA may have one to take its place.
+    pub(crate) fn orphan(&mut self, tunnel: TunnelId, spi_in: u32) {
+        if self.is_selected(tunnel, spi_in) {
+            self.selected.remove(&tunnel);
+            self.orphaned.insert(tunnel);
+        }
+    }
+
+    pub(crate) fn take_orphans(&mut self) -> BTreeSet<TunnelId> {
+        std::mem::take(&mut self.orphaned)
     }
 
     pub(crate) fn release_child_spi(&mut self, spi: u32) {

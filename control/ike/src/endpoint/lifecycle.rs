@@ -17,6 +17,9 @@ use super::Endpoint;
 /// The longest wait between attempts to bring a connection back.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// Two IKE SAs that come up within this time may have crossed on the way.
+const CROSSING: Duration = Duration::from_secs(10);
+
 impl Endpoint {
     pub(super) fn perform(&mut self, now: Instant, from: SaId, effects: Vec<Effect>) {
         for effect in effects {
@@ -79,7 +82,7 @@ impl Endpoint {
             state.attempts = 0;
             state.retry_at = None;
         }
-        let others: Vec<(SaId, bool, u64)> = self
+        let others: Vec<(SaId, bool, u64, bool)> = self
             .sas
             .values()
             .filter(|other| {
@@ -89,38 +92,50 @@ impl Endpoint {
                     && other.connection.name == connection.name
                     && other.remote_id == remote_id
             })
-            .map(|other| (other.id, other.initiator, other.spis().0))
+            .map(|other| {
+                let fresh = now.saturating_duration_since(other.last_heard) < CROSSING;
+                (other.id, other.initiator, other.spis().0, fresh)
+            })
             .collect();
-        for (other, other_ours, other_spi_i) in others {
-            if initial_contact && connection.unique {
+        for (other, other_ours, other_spi_i, fresh) in others {
+            // An SA of ours that answered just now crossed the peer's: the peer could not know of it.
+            if initial_contact && connection.unique && !(fresh && other_ours && !ours) {
                 self.with_sa(now, other, |sa, ctx| sa.close(ctx, "the peer started over"));
             } else if ours && other_ours {
                 // Reauthentication, made before the old SA is broken.
-                let delete = Task::DeleteIke {
-                    reason: "reauthenticated".into(),
-                };
-                self.with_sa(now, other, |sa, ctx| {
-                    sa.superseded = true;
-                    sa.enqueue(ctx.now, delete);
-                    sa.run_tasks(ctx);
-                });
+                self.supersede(now, other, "reauthenticated");
             } else if ours != other_ours && connection.unique {
                 // Both ends initiated at once. Both see both SAs, and the one with the higher initiator SPI goes.
-                let (loser, loser_is_ours) = if spi_i > other_spi_i {
-                    (id, ours)
-                } else {
-                    (other, other_ours)
+                let loser = if spi_i > other_spi_i { id } else { other };
+                self.supersede(now, loser, "duplicate");
+            }
+        }
+    }
+
+    /// Deletes an IKE SA beside which another carries on; its tunnels change over first.
+    fn supersede(&mut self, now: Instant, id: SaId, reason: &str) {
+        let delete = Task::DeleteIke { reason: reason.to_owned() };
+        self.with_sa(now, id, |sa, ctx| {
+            sa.superseded = true;
+            for child in &sa.children {
+                ctx.registry.orphan(child.tunnel(), child.spi_in());
+            }
+            sa.enqueue(ctx.now, delete);
+        });
+        self.with_sa(now, id, |sa, ctx| sa.run_tasks(ctx));
+    }
+
+    /// Tunnels whose pair in use went: another IKE SA of the same peer may carry them.
+    pub(super) fn adopt_orphans(&mut self, now: Instant) {
+        for tunnel in self.registry.take_orphans() {
+            let heir = self.sas.values().filter(|sa| sa.is_established() && !sa.superseded && !sa.dormant).find_map(|sa| {
+                let usable = |child: &&crate::child_sa::ChildSa| {
+                    child.tunnel() == tunnel && child.state != crate::child_sa::ChildState::Deleting
                 };
-                if loser_is_ours {
-                    let delete = Task::DeleteIke {
-                        reason: "duplicate".into(),
-                    };
-                    self.with_sa(now, loser, |sa, ctx| {
-                        sa.superseded = true;
-                        sa.enqueue(ctx.now, delete);
-                        sa.run_tasks(ctx);
-                    });
-                }
+                Some((sa.id, sa.children.iter().rfind(usable)?.spi_in()))
+            });
+            if let Some((id, spi_in)) = heir {
+                self.with_sa(now, id, |sa, ctx| sa.select_outbound(ctx, spi_in));
             }
         }
     }

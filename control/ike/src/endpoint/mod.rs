@@ -250,6 +250,7 @@ impl Endpoint {
         self.fragment_bytes = (self.fragment_bytes + sa.fragment_bytes()).saturating_sub(held_before);
         self.settle(now, sa, was_half_open);
         self.perform(now, id, effects);
+        self.adopt_orphans(now);
     }
 
     /// Puts an SA (back) into the tables, or takes it out of all of them.

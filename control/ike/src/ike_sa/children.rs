@@ -177,14 +177,11 @@ impl IkeSa {
 
     /// Sends with this pair from now on.
     pub(crate) fn select_outbound(&mut self, ctx: &mut Context<'_>, spi_in: u32) {
-        if let Some(child) = self.child_by_spi_in_mut(spi_in) {
-            child.select_at = None;
-            let update = Update::SelectOutbound {
-                tunnel: child.tunnel(),
-                sa: child.outbound.reference(),
-            };
-            ctx.events.push_back(Event::Dataplane(update));
-        }
+        let Some(child) = self.child_by_spi_in_mut(spi_in) else { return };
+        child.select_at = None;
+        let (tunnel, reference) = (child.tunnel(), child.outbound.reference());
+        ctx.events.push_back(Event::Dataplane(Update::SelectOutbound { tunnel, sa: reference }));
+        ctx.registry.select(tunnel, spi_in);
     }
 
     /// Removes a pair. With a successor the change of the outbound SA comes first; inbound packets under way are still
@@ -194,11 +191,15 @@ impl IkeSa {
             return;
         };
         let child = self.children.swap_remove(index);
-        let successor = child
-            .successor
-            .filter(|spi| self.child_by_spi_in(*spi).is_some_and(|c| c.select_at.is_some()));
-        if let Some(successor) = successor {
-            self.select_outbound(ctx, successor);
+        if ctx.registry.is_selected(child.tunnel(), spi_in) {
+            // Its successor, or else another pair of the same tunnel.
+            let successor = child.successor.filter(|spi| self.child_by_spi_in(*spi).is_some());
+            let usable = |c: &&ChildSa| c.tunnel() == child.tunnel() && c.state != ChildState::Deleting;
+            let other = self.children.iter().find(usable).map(ChildSa::spi_in);
+            match successor.or(other) {
+                Some(next) => self.select_outbound(ctx, next),
+                None => ctx.registry.orphan(child.tunnel(), spi_in),
+            }
         }
         ctx.events
             .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
@@ -248,6 +249,7 @@ impl IkeSa {
                 .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
         for child in std::mem::take(&mut self.children) {
+            ctx.registry.orphan(child.tunnel(), child.spi_in());
             ctx.events
                 .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
             ctx.events
@@ -281,7 +283,7 @@ impl IkeSa {
             let new = child.outbound.reference();
             if new != old {
                 // An outbound SA is named by its destination, too: the new name takes over, then the old one goes.
-                if child.select_at.is_none() && child.successor.is_none() {
+                if ctx.registry.is_selected(child.tunnel(), child.inbound.spi) {
                     let update = Update::SelectOutbound {
                         tunnel: child.tunnel(),
                         sa: new,

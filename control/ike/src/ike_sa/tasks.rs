@@ -231,12 +231,12 @@ impl IkeSa {
             });
         }
         self.finish_draining(ctx);
-        let select: Vec<u32> = self
-            .children
-            .iter()
-            .filter(|child| child.select_at.is_some_and(|when| when <= now))
-            .map(|child| child.spi_in())
-            .collect();
+        let mut select = Vec::new();
+        for child in &mut self.children {
+            if child.select_at.take_if(|when| *when <= now).is_some() && child.successor.is_none() {
+                select.push(child.spi_in());
+            }
+        }
         select
             .into_iter()
             .for_each(|spi_in| self.select_outbound(ctx, spi_in));
