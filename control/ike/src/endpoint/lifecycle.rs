@@ -114,7 +114,9 @@ impl Endpoint {
 
     /// Deletes an IKE SA beside which another carries on; its tunnels change over first.
     fn supersede(&mut self, now: Instant, id: SaId, reason: &str) {
-        let delete = Task::DeleteIke { reason: reason.to_owned() };
+        let delete = Task::DeleteIke {
+            reason: reason.to_owned(),
+        };
         self.with_sa(now, id, |sa, ctx| {
             sa.superseded = true;
             for child in &sa.children {
@@ -128,12 +130,16 @@ impl Endpoint {
     /// Tunnels whose pair in use went: another IKE SA of the same peer may carry them.
     pub(super) fn adopt_orphans(&mut self, now: Instant) {
         for tunnel in self.registry.take_orphans() {
-            let heir = self.sas.values().filter(|sa| sa.is_established() && !sa.superseded && !sa.dormant).find_map(|sa| {
-                let usable = |child: &&crate::child_sa::ChildSa| {
-                    child.tunnel() == tunnel && child.state != crate::child_sa::ChildState::Deleting
-                };
-                Some((sa.id, sa.children.iter().rfind(usable)?.spi_in()))
-            });
+            let heir = self
+                .sas
+                .values()
+                .filter(|sa| sa.is_established() && !sa.superseded && !sa.dormant)
+                .find_map(|sa| {
+                    let usable = |child: &&crate::child_sa::ChildSa| {
+                        child.tunnel() == tunnel && child.state != crate::child_sa::ChildState::Deleting
+                    };
+                    Some((sa.id, sa.children.iter().rfind(usable)?.spi_in()))
+                });
             if let Some((id, spi_in)) = heir {
                 self.with_sa(now, id, |sa, ctx| sa.select_outbound(ctx, spi_in));
             }

@@ -177,10 +177,15 @@ impl IkeSa {
 
     /// Sends with this pair from now on.
     pub(crate) fn select_outbound(&mut self, ctx: &mut Context<'_>, spi_in: u32) {
-        let Some(child) = self.child_by_spi_in_mut(spi_in) else { return };
+        let Some(child) = self.child_by_spi_in_mut(spi_in) else {
+            return;
+        };
         child.select_at = None;
         let (tunnel, reference) = (child.tunnel(), child.outbound.reference());
-        ctx.events.push_back(Event::Dataplane(Update::SelectOutbound { tunnel, sa: reference }));
+        ctx.events.push_back(Event::Dataplane(Update::SelectOutbound {
+            tunnel,
+            sa: reference,
+        }));
         ctx.registry.select(tunnel, spi_in);
     }
 
