@@ -1,5 +1,5 @@
 //! Batches of ChaCha20-Poly1305 packets (RFC 7634): blocks of the cipher from any packets side by side,
-//! authenticators of eight packets at once.
+//! authenticators of sixteen packets at once.
 
 use core::arch::x86_64::*;
 
@@ -114,37 +114,44 @@ fn one_time_keys(inputs: &[InputBlock; GROUP], messages: &mut [Message; GROUP]) 
     }
 }
 
-/// Authenticates eight packets at a time, then writes or compares their ICVs.
+/// Authenticates the group, then writes or compares its ICVs.
+///
+/// # Safety
+/// As [`run`]; messages' texts are valid for reads.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma")]
 unsafe fn finish_group<'a, J: Job<'a>>(jobs: &mut [J], group: &[u8], messages: &[Message; GROUP]) {
-    let (eights, _) = messages.as_chunks::<{ poly1305::LANES }>();
-    for (group, messages) in group.chunks(poly1305::LANES).zip(eights) {
-        // SAFETY: the caller's contract.
-        let tags = unsafe { poly1305::tags(messages) };
-        for (&at, tag) in group.iter().zip(tags) {
-            let job = &mut jobs[usize::from(at)];
-            let Some(icv) = job.packet().last_chunk_mut::<16>() else {
-                continue;
+    let mut tags = [[[0; 16]; poly1305::LANES]; 2];
+    // SAFETY: the caller's contract.
+    unsafe {
+        match messages.as_chunks::<{ poly1305::LANES }>().0 {
+            [first, _] if group.len() <= poly1305::LANES => [tags[0]] = poly1305::tags(&[*first]),
+            [first, second] => tags = poly1305::tags(&[*first, *second]),
+            _ => {}
+        }
+    }
+    for (&at, tag) in group.iter().zip(tags.as_flattened()) {
+        let job = &mut jobs[usize::from(at)];
+        let Some(icv) = job.packet().last_chunk_mut::<16>() else {
+            continue;
+        };
+        let verdict = if J::SEAL {
+            *icv = *tag;
+            Verdict::Done
+        } else {
+            // SAFETY: both are 16 bytes.
+            let (a, b) = unsafe {
+                (
+                    _mm_loadu_si128(icv.as_ptr().cast()),
+                    _mm_loadu_si128(tag.as_ptr().cast()),
+                )
             };
-            let verdict = if J::SEAL {
-                *icv = tag;
+            if _mm_cmpneq_epi8_mask(a, b) == 0 {
                 Verdict::Done
             } else {
-                // SAFETY: both are 16 bytes.
-                let (a, b) = unsafe {
-                    (
-                        _mm_loadu_si128(icv.as_ptr().cast()),
-                        _mm_loadu_si128(tag.as_ptr().cast()),
-                    )
-                };
-                if _mm_cmpneq_epi8_mask(a, b) == 0 {
-                    Verdict::Done
-                } else {
-                    Verdict::AuthenticationFailed
-                }
-            };
-            job.set_verdict(verdict);
-        }
+                Verdict::AuthenticationFailed
+            }
+        };
+        job.set_verdict(verdict);
     }
 }
 

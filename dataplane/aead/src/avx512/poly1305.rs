@@ -1,4 +1,6 @@
-//! Poly1305 (RFC 8439 §2.5) of eight packets at once, a packet to a 64-bit lane, with 52-bit multiply-add.
+//! Poly1305 (RFC 8439 §2.5) of packets side by side, a packet to a 64-bit lane, with 52-bit multiply-add.
+//!
+//! A step waits for the one before it, so two vectors of packets run at once.
 //!
 //! Numbers are three limbs of 44, 44 and 42 bits. A product's low 52 bits and the bits above are summed
 //! apart; the upper sum is worth 2^52, that is 2^8 of the next limb.
@@ -7,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::transpose::transpose_64;
 
-/// Packets authenticated at once.
+/// Packets in a vector.
 pub(crate) const LANES: usize = 8;
 
 /// A packet to authenticate.
@@ -43,59 +45,96 @@ struct Factor {
     s: [__m512i; 2],
 }
 
-/// Tags of eight messages.
+/// Tags of `G` vectors of messages.
 ///
 /// # Safety
 /// The processor has AVX-512 F, BW and IFMA; each text is valid for reads.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma")]
-pub(crate) unsafe fn tags(messages: &[Message; LANES]) -> [[u8; 16]; LANES] {
-    let limb = _mm512_set1_epi64(LIMB.cast_signed());
-    let column = |word: &dyn Fn(&Message) -> u64| gather(core::array::from_fn(|i| word(&messages[i])));
-    let key_word = |w: usize| column(&|m: &Message| le(&m.key, w));
-    // r with its bits cleared (RFC 8439 §2.5.1).
-    let r_low = _mm512_and_si512(key_word(0), _mm512_set1_epi64(0x0fff_fffc_0fff_ffff));
-    let r_high = _mm512_and_si512(key_word(1), _mm512_set1_epi64(0x0fff_fffc_0fff_fffc));
-    let r = split(r_low, r_high, limb);
-    let twenty = |x: __m512i| _mm512_add_epi64(_mm512_slli_epi64(x, 4), _mm512_slli_epi64(x, 2));
-    let factor = Factor {
-        r,
-        s: [twenty(r[1]), twenty(r[2])],
-    };
+pub(crate) unsafe fn tags<const G: usize>(messages: &[[Message; LANES]; G]) -> [[[u8; 16]; LANES]; G] {
     let zero = _mm512_setzero_si512();
-    let mut hash = [zero; 3];
-    let (aad_low, aad_high) = (column(&|m| le(&m.aad, 0)), column(&|m| le(&m.aad, 1)));
-    absorb(&mut hash, aad_low, aad_high, &factor, !0);
-    let longest = messages.iter().map(|m| m.text_bytes).max().unwrap_or(0);
-    let shortest = messages.iter().map(|m| m.text_bytes).min().unwrap_or(0);
+    let mut factors = [Factor {
+        r: [zero; 3],
+        s: [zero; 2],
+    }; G];
+    let mut hashes = [[zero; 3]; G];
+    for g in 0..G {
+        factors[g] = Factor::new(&messages[g]);
+        let (low, high) = (
+            column(&messages[g], |m| le(&m.aad, 0)),
+            column(&messages[g], |m| le(&m.aad, 1)),
+        );
+        absorb(&mut hashes[g], low, high, &factors[g], !0);
+    }
+    let lengths = messages.as_flattened().iter().map(|m| m.text_bytes);
+    let (longest, shortest) = lengths.fold((0, usize::MAX), |(max, min), n| (n.max(max), n.min(min)));
     let mut done = 0;
     while done < longest {
         let everywhere = done + 64 <= shortest;
-        // SAFETY: the mask covers text bytes alone.
-        let rows: [__m512i; 8] = core::array::from_fn(|i| unsafe {
-            let left = messages[i].text_bytes.saturating_sub(done);
-            let mask = if left >= 64 { !0 } else { (1u64 << left) - 1 };
-            _mm512_maskz_loadu_epi8(mask, messages[i].text.wrapping_add(done).cast())
-        });
-        let words = transpose_64(rows);
+        let mut words = [[zero; 8]; G];
+        for (words, messages) in words.iter_mut().zip(messages) {
+            // SAFETY: the mask covers text bytes alone.
+            *words = transpose_64(core::array::from_fn(|i| unsafe {
+                let left = messages[i].text_bytes.saturating_sub(done);
+                let mask = if left >= 64 { !0 } else { (1u64 << left) - 1 };
+                _mm512_maskz_loadu_epi8(mask, messages[i].text.wrapping_add(done).cast())
+            }));
+        }
         for block in 0..4 {
-            let mut active = !0u8;
-            if !everywhere {
-                active = 0;
-                for (i, message) in messages.iter().enumerate() {
-                    active |= u8::from(done + 16 * block < message.text_bytes) << i;
+            for g in 0..G {
+                let mut active = !0u8;
+                if !everywhere {
+                    active = 0;
+                    for (i, message) in messages[g].iter().enumerate() {
+                        active |= u8::from(done + 16 * block < message.text_bytes) << i;
+                    }
                 }
-                if active == 0 {
-                    break;
-                }
+                absorb(
+                    &mut hashes[g],
+                    words[g][2 * block],
+                    words[g][2 * block + 1],
+                    &factors[g],
+                    active,
+                );
             }
-            absorb(&mut hash, words[2 * block], words[2 * block + 1], &factor, active);
         }
         done += 64;
     }
-    let (aad_bytes, text_bytes) = (column(&|m| m.aad_bytes), column(&|m| m.text_bytes as u64));
-    absorb(&mut hash, aad_bytes, text_bytes, &factor, !0);
-    let hash: [[u64; 8]; 3] = hash.map(|lanes| spread(lanes));
-    core::array::from_fn(|i| finish([hash[0][i], hash[1][i], hash[2][i]], &messages[i].key))
+    core::array::from_fn(|g| {
+        let messages = &messages[g];
+        let (low, high) = (
+            column(messages, |m| m.aad_bytes),
+            column(messages, |m| m.text_bytes as u64),
+        );
+        absorb(&mut hashes[g], low, high, &factors[g], !0);
+        let hash: [[u64; 8]; 3] = hashes[g].map(|lanes| spread(lanes));
+        core::array::from_fn(|i| finish([hash[0][i], hash[1][i], hash[2][i]], &messages[i].key))
+    })
+}
+
+impl Factor {
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn new(messages: &[Message; LANES]) -> Self {
+        // r with its bits cleared (RFC 8439 §2.5.1).
+        let clear = |word, bits| _mm512_and_si512(word, _mm512_set1_epi64(bits));
+        let low = clear(column(messages, |m| le(&m.key, 0)), 0x0fff_fffc_0fff_ffff);
+        let high = clear(column(messages, |m| le(&m.key, 1)), 0x0fff_fffc_0fff_fffc);
+        let r = split(low, high, _mm512_set1_epi64(LIMB.cast_signed()));
+        let twenty = |x: __m512i| _mm512_add_epi64(_mm512_slli_epi64(x, 4), _mm512_slli_epi64(x, 2));
+        Self {
+            r,
+            s: [twenty(r[1]), twenty(r[2])],
+        }
+    }
+}
+
+/// One word of each message.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn column(messages: &[Message; LANES], word: impl Fn(&Message) -> u64) -> __m512i {
+    let words: [u64; LANES] = core::array::from_fn(|i| word(&messages[i]));
+    // SAFETY: the array is 64 bytes.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 fn le(bytes: &[u8], word: usize) -> u64 {
@@ -103,13 +142,6 @@ fn le(bytes: &[u8], word: usize) -> u64 {
         .first_chunk()
         .copied()
         .map_or(0, u64::from_le_bytes)
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn gather(words: [u64; 8]) -> __m512i {
-    // SAFETY: the array is 64 bytes.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512f")]
