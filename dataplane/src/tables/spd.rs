@@ -1,8 +1,13 @@
-//! The SPD: the first rule for a packet (RFC 4301 section 4.4.1).
+//! The SPD: the first rule for a packet (RFC 4301 section 4.4.1), among ten thousand.
+//!
+//! Rules are parted by the peer's addresses, then by ours: a part is a sorted list of boundaries, each
+//! stretch between two of them knows the few rules that touch it, and a table by the leading bits finds the
+//! stretch in a step or two. A rule that touches many stretches is kept beside them and parted by the other
+//! side's addresses instead. Compiled whole by the writer, and swapped.
 
 use std::net::IpAddr;
 
-use southbound::SelectorPair;
+use southbound::{ProtocolMatch, SelectorPair};
 
 use crate::sa::TunnelIndex;
 
@@ -29,21 +34,44 @@ pub(crate) struct Rule {
 }
 
 /// The rules of one table, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Classifier {
-    rules: Box<[Rule]>,
+    v4: Family<u32>,
+    v6: Family<u128>,
 }
 
 impl Classifier {
     /// Of `rules` in any order.
     pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
         rules.sort_unstable_by_key(|rule| (rule.priority, rule.id));
+        let v4 = rules.iter().filter_map(|rule| {
+            let (local, remote) = (&rule.selector.local.addresses, &rule.selector.remote.addresses);
+            match (local.first, local.last, remote.first, remote.last) {
+                (IpAddr::V4(a), IpAddr::V4(b), IpAddr::V4(c), IpAddr::V4(d)) => Some(Match::new(
+                    rule,
+                    [(a.to_bits(), b.to_bits()), (c.to_bits(), d.to_bits())],
+                )),
+                _ => None,
+            }
+        });
+        let v6 = rules.iter().filter_map(|rule| {
+            let (local, remote) = (&rule.selector.local.addresses, &rule.selector.remote.addresses);
+            match (local.first, local.last, remote.first, remote.last) {
+                (IpAddr::V6(a), IpAddr::V6(b), IpAddr::V6(c), IpAddr::V6(d)) => Some(Match::new(
+                    rule,
+                    [(a.to_bits(), b.to_bits()), (c.to_bits(), d.to_bits())],
+                )),
+                _ => None,
+            }
+        });
         Self {
-            rules: rules.into_boxed_slice(),
+            v4: Family::new(v4.collect()),
+            v6: Family::new(v6.collect()),
         }
     }
 
     /// The first rule for a packet from our side to the peer's.
+    #[inline]
     pub(crate) fn decide(
         &self,
         local: IpAddr,
@@ -51,9 +79,397 @@ impl Classifier {
         protocol: u8,
         ports: Option<(u16, u16)>,
     ) -> Decision {
-        self.rules
-            .iter()
-            .find(|rule| rule.selector.covers(local, remote, protocol, ports))
-            .map_or(Decision::NoRule, |rule| rule.decision)
+        match (local, remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                self.v4
+                    .decide([local.to_bits(), remote.to_bits()], protocol, ports)
+            }
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                self.v6
+                    .decide([local.to_bits(), remote.to_bits()], protocol, ports)
+            }
+            _ => Decision::NoRule,
+        }
+    }
+}
+
+/// An address as a number.
+trait Key: Copy + Ord {
+    /// The address behind this one, where there is one.
+    fn after(self) -> Option<Self>;
+    /// How many `1 << shift` lie between.
+    fn steps_from(self, start: Self, shift: u32) -> usize;
+}
+
+impl Key for u32 {
+    fn after(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    #[inline]
+    fn steps_from(self, start: Self, shift: u32) -> usize {
+        ((self - start) >> shift) as usize
+    }
+}
+
+impl Key for u128 {
+    fn after(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    #[inline]
+    fn steps_from(self, start: Self, shift: u32) -> usize {
+        usize::try_from((self - start) >> shift).unwrap_or(usize::MAX)
+    }
+}
+
+const LOCAL: usize = 0;
+const REMOTE: usize = 1;
+const ANY_PROTOCOL: u16 = 256;
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug)]
+struct Match<K> {
+    // Ours, the peer's.
+    addresses: [(K, K); 2],
+    ports: [(u16, u16); 2],
+    protocol: u16,
+    any_port: bool,
+    decision: Decision,
+}
+
+impl<K: Key> Match<K> {
+    fn new(rule: &Rule, addresses: [(K, K); 2]) -> Self {
+        let (local, remote) = (&rule.selector.local, &rule.selector.remote);
+        Self {
+            addresses,
+            ports: [
+                (local.ports.first, local.ports.last),
+                (remote.ports.first, remote.ports.last),
+            ],
+            protocol: match rule.selector.protocol {
+                ProtocolMatch::Any => ANY_PROTOCOL,
+                ProtocolMatch::Only(only) => u16::from(only),
+            },
+            any_port: local.matches_any_port() && remote.matches_any_port(),
+            decision: rule.decision,
+        }
+    }
+
+    #[inline]
+    fn covers(&self, packet: &Packet<K>) -> bool {
+        let within = |(first, last): (K, K), value: K| first <= value && value <= last;
+        within(self.addresses[LOCAL], packet.addresses[LOCAL])
+            && within(self.addresses[REMOTE], packet.addresses[REMOTE])
+            && (self.protocol == ANY_PROTOCOL || self.protocol == u16::from(packet.protocol))
+            && (self.any_port
+                || packet.ports.is_some_and(|(local, remote)| {
+                    let [first, second] = self.ports;
+                    first.0 <= local && local <= first.1 && second.0 <= remote && remote <= second.1
+                }))
+    }
+}
+
+struct Packet<K> {
+    addresses: [K; 2],
+    protocol: u8,
+    ports: Option<(u16, u16)>,
+}
+
+/// The rules of one family.
+#[derive(Debug)]
+struct Family<K> {
+    rules: Box<[Match<K>]>,
+    top: Part<K>,
+}
+
+/// Up to this many rules are looked at one by one.
+const FEW: usize = 6;
+/// A rule that touches the beginnings of more others than this is kept beside the stretches.
+const WIDE: usize = 24;
+
+/// Rules by their places in order, parted by addresses where they are many.
+#[derive(Debug)]
+enum Part<K> {
+    List(Box<[u32]>),
+    Parted(Box<Parted<K>>),
+}
+
+#[derive(Debug)]
+struct Parted<K> {
+    side: usize,
+    // The first address of each stretch; what lies before the first stretch touches no rule.
+    starts: Box<[K]>,
+    stretches: Box<[Part<K>]>,
+    // The first stretch of each equal step from the first start.
+    steps: Box<[u32]>,
+    shift: u32,
+    wide: Part<K>,
+}
+
+impl<K: Key> Family<K> {
+    fn new(rules: Vec<Match<K>>) -> Self {
+        let all: Vec<u32> = (0..rules.len() as u32).collect();
+        let top = Part::new(&rules, all, &[REMOTE, LOCAL]);
+        Self {
+            rules: rules.into_boxed_slice(),
+            top,
+        }
+    }
+
+    #[inline]
+    fn decide(&self, addresses: [K; 2], protocol: u8, ports: Option<(u16, u16)>) -> Decision {
+        let packet = Packet {
+            addresses,
+            protocol,
+            ports,
+        };
+        match self.top.first(&self.rules, &packet, u32::MAX) {
+            u32::MAX => Decision::NoRule,
+            place => self.rules[place as usize].decision,
+        }
+    }
+}
+
+impl<K: Key> Part<K> {
+    fn new(rules: &[Match<K>], places: Vec<u32>, sides: &[usize]) -> Self {
+        let Some((&side, other_sides)) = sides.split_first() else {
+            return Self::List(places.into_boxed_slice());
+        };
+        if places.len() <= FEW {
+            return Self::List(places.into_boxed_slice());
+        }
+        let range = |place: &u32| rules[*place as usize].addresses[side];
+        let mut firsts: Vec<K> = places.iter().map(|place| range(place).0).collect();
+        firsts.sort_unstable();
+        let (narrow, wide): (Vec<u32>, Vec<u32>) = places.iter().copied().partition(|place| {
+            let (first, last) = range(place);
+            let touched = firsts.partition_point(|other| *other <= last)
+                - firsts.partition_point(|other| *other < first);
+            touched <= WIDE
+        });
+        if narrow.is_empty() {
+            return Self::new(rules, places, other_sides);
+        }
+        let mut starts: Vec<K> = Vec::with_capacity(2 * narrow.len());
+        for place in &narrow {
+            let (first, last) = range(place);
+            starts.push(first);
+            starts.extend(last.after());
+        }
+        starts.sort_unstable();
+        starts.dedup();
+        let mut members: Vec<Vec<u32>> = vec![Vec::new(); starts.len()];
+        // In order of place, so that each list is in order too.
+        for place in &narrow {
+            let (first, last) = range(place);
+            let from = starts.partition_point(|start| *start < first);
+            let to = starts.partition_point(|start| *start <= last);
+            for list in &mut members[from..to] {
+                list.push(*place);
+            }
+        }
+        let stretches = members
+            .into_iter()
+            .map(|list| Self::new(rules, list, other_sides))
+            .collect();
+        let (steps, shift) = steps(&starts);
+        Self::Parted(Box::new(Parted {
+            side,
+            starts: starts.into_boxed_slice(),
+            stretches,
+            steps,
+            shift,
+            wide: Self::new(rules, wide, other_sides),
+        }))
+    }
+
+    /// The first matching rule before `bound`, or `bound`.
+    #[inline]
+    fn first(&self, rules: &[Match<K>], packet: &Packet<K>, bound: u32) -> u32 {
+        match self {
+            Self::List(places) => places
+                .iter()
+                .copied()
+                .take_while(|place| *place < bound)
+                .find(|place| rules[*place as usize].covers(packet))
+                .unwrap_or(bound),
+            Self::Parted(parted) => {
+                let found = match parted.stretch(packet.addresses[parted.side]) {
+                    Some(stretch) => stretch.first(rules, packet, bound),
+                    None => bound,
+                };
+                parted.wide.first(rules, packet, found)
+            }
+        }
+    }
+}
+
+impl<K: Key> Parted<K> {
+    #[inline]
+    fn stretch(&self, address: K) -> Option<&Part<K>> {
+        let start = *self.starts.first()?;
+        if address < start {
+            return None;
+        }
+        let step = address
+            .steps_from(start, self.shift)
+            .min(self.steps.len().saturating_sub(2));
+        let from = *self.steps.get(step)? as usize;
+        let to = *self.steps.get(step + 1)? as usize;
+        // The stretch may have begun in an earlier step.
+        let within = self
+            .starts
+            .get(from..to)?
+            .partition_point(|start| *start <= address);
+        self.stretches.get((from + within).checked_sub(1)?)
+    }
+}
+
+/// The first start of each step, with as many steps as there are starts, more or less, and one beyond.
+fn steps<K: Key>(starts: &[K]) -> (Box<[u32]>, u32) {
+    let (Some(first), Some(last)) = (starts.first(), starts.last()) else {
+        return (Box::default(), 0);
+    };
+    let mut shift = 0;
+    while last.steps_from(*first, shift) > 2 * starts.len() {
+        shift += 1;
+    }
+    let count = last.steps_from(*first, shift) + 1;
+    let mut steps = Vec::with_capacity(count + 1);
+    let mut place = 0;
+    for step in 0..count {
+        while place < starts.len() && starts[place].steps_from(*first, shift) < step {
+            place += 1;
+        }
+        steps.push(place as u32);
+    }
+    steps.push(starts.len() as u32);
+    (steps.into_boxed_slice(), shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use southbound::{Endpoint, ValueRange};
+
+    use super::*;
+
+    fn endpoint(v6: bool, (first, last): (u32, u32), ports: (u16, u16)) -> Endpoint {
+        let address = |bits: u32| {
+            if v6 {
+                IpAddr::V6((0x2001_0db8u128 << 96 | u128::from(bits) << 40).into())
+            } else {
+                IpAddr::V4(bits.into())
+            }
+        };
+        Endpoint {
+            addresses: ValueRange {
+                first: address(first.min(last)),
+                last: address(first.max(last)),
+            },
+            ports: ValueRange {
+                first: ports.0.min(ports.1),
+                last: ports.0.max(ports.1),
+            },
+        }
+    }
+
+    fn range() -> impl Strategy<Value = (u32, u32)> {
+        prop_oneof![
+            4 => (0u32..400, 0u32..3).prop_map(|(net, wide)| (0x0a00_0000 + (net << 8), 0x0a00_0000 + ((net + wide) << 8) + 255)),
+            1 => (0u32..400).prop_map(|host| (0x0a00_0000 + host * 77, 0x0a00_0000 + host * 77)),
+            1 => Just((0, u32::MAX)),
+            1 => (any::<u32>(), any::<u32>()),
+        ]
+    }
+
+    fn ports() -> impl Strategy<Value = (u16, u16)> {
+        prop_oneof![3 => Just((0, u16::MAX)), 1 => (50u16..60, 50u16..60)]
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        (
+            0u32..50,
+            any::<bool>(),
+            range(),
+            range(),
+            ports(),
+            ports(),
+            prop_oneof![Just(None), Just(Some(17u8))],
+        )
+            .prop_map(
+                |(priority, v6, local, remote, local_ports, remote_ports, protocol)| Rule {
+                    priority,
+                    id: 0,
+                    selector: SelectorPair {
+                        local: endpoint(v6, local, local_ports),
+                        remote: endpoint(v6, remote, remote_ports),
+                        protocol: protocol.map_or(ProtocolMatch::Any, ProtocolMatch::Only),
+                    },
+                    decision: Decision::NoRule,
+                },
+            )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+        #[test]
+        fn the_rule_found_is_the_first_of_the_list(
+            mut rules in proptest::collection::vec(rule(), 0..300),
+            packets in proptest::collection::vec((any::<bool>(), range(), range(), proptest::option::of((45u16..65, 45u16..65))), 40),
+        ) {
+            for (number, rule) in rules.iter_mut().enumerate() {
+                rule.id = number as u32;
+                rule.decision = Decision::Protect(TunnelIndex(number as u32));
+            }
+            let compiled = Classifier::new(rules.clone());
+            rules.sort_by_key(|rule| (rule.priority, rule.id));
+            for (v6, local, remote, ports) in packets {
+                let local = endpoint(v6, local, (0, 0)).addresses.last;
+                let remote = endpoint(v6, remote, (0, 0)).addresses.first;
+                let expected = rules
+                    .iter()
+                    .find(|rule| rule.selector.covers(local, remote, 17, ports))
+                    .map_or(Decision::NoRule, |rule| rule.decision);
+                prop_assert_eq!(compiled.decide(local, remote, 17, ports), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_rules_are_parted_into_short_lists() {
+        let rules = (0..10_000u32)
+            .map(|number| Rule {
+                priority: number % 7,
+                id: number,
+                selector: SelectorPair {
+                    local: endpoint(false, (0, u32::MAX), (0, u16::MAX)),
+                    remote: endpoint(
+                        false,
+                        (0x0a00_0000 + (number << 8), 0x0a00_00ff + (number << 8)),
+                        (0, u16::MAX),
+                    ),
+                    protocol: ProtocolMatch::Any,
+                },
+                decision: Decision::Protect(TunnelIndex(number)),
+            })
+            .collect();
+        let compiled = Classifier::new(rules);
+        let Part::Parted(parted) = &compiled.v4.top else {
+            panic!("not parted");
+        };
+        assert!(
+            parted
+                .stretches
+                .iter()
+                .all(|part| matches!(part, Part::List(list) if list.len() <= 1))
+        );
+        assert!(
+            parted.steps.windows(2).all(|step| step[1] - step[0] <= 4),
+            "found in a step or two"
+        );
+        let decided = compiled.decide("192.0.2.1".parse().unwrap(), "10.3.7.9".parse().unwrap(), 6, None);
+        assert_eq!(decided, Decision::Protect(TunnelIndex(3 << 8 | 7)));
     }
 }

@@ -139,6 +139,11 @@ impl Writer {
     pub fn apply(&mut self, generation: u64, update: Update) -> Result<(), Rejection> {
         let guard = &Guard::pin();
         self.generation = self.generation.max(generation);
+        if !matches!(update, Update::PutPolicy(_) | Update::RemovePolicy(_)) {
+            // Only rules that follow each other are compiled together: whatever comes after them, a route into
+            // the clear say, must find them in force.
+            self.compile_policies(guard);
+        }
         match update {
             Update::PutPort(spec) => self.put_port(generation, spec, guard),
             Update::RemovePort(id) => {

@@ -91,12 +91,13 @@ impl Writer {
         };
         self.vrfs[vrf.0 as usize].rib.entry(spec.prefix).route = Some(route);
         match self.repaint(vrf, spec.prefix, guard) {
-            Ok(changed) => {
+            Ok(_) => {
                 match before {
                     Some(before) => self.release_group(before.group, guard),
                     None => self.routes += 1,
                 }
-                if changed {
+                // Whatever the workers see: a neighbour's entry may have hidden the change.
+                if before.map(|before| before.adjacency) != Some(route.adjacency) {
                     self.follow_route(vrf, &spec.prefix, guard);
                 }
                 Ok(())
@@ -122,11 +123,9 @@ impl Writer {
         rib.entry(prefix).route = None;
         self.routes -= 1;
         // A removal, or the return of something known before, needs no room.
-        let changed = self.repaint(vrf, prefix, guard).unwrap_or(true);
+        let _ = self.repaint(vrf, prefix, guard);
         self.release_group(route.group, guard);
-        if changed {
-            self.follow_route(vrf, &prefix, guard);
-        }
+        self.follow_route(vrf, &prefix, guard);
         true
     }
 

@@ -32,6 +32,13 @@ pub(super) struct TunnelState {
 }
 
 impl Writer {
+    /// The number of a tunnel.
+    #[must_use]
+    pub fn tunnel_index(&self, id: TunnelId) -> Option<TunnelIndex> {
+        let state = self.tunnels.get(&id)?;
+        state.spec.is_some().then_some(state.index)
+    }
+
     pub(super) fn has_tunnel(&self, id: TunnelId) -> bool {
         self.tunnels.get(&id).is_some_and(|tunnel| tunnel.spec.is_some())
     }
