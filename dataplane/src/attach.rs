@@ -42,7 +42,7 @@ pub struct PortProgram {
     local_v4_map: HashMap<MapData, [u8; 4], u8>,
     local_v6_map: HashMap<MapData, [u8; 16], u8>,
     socket_map: XskMap<MapData>,
-    verdict_map: PerCpuArray<MapData, Counters>,
+    verdict_map: PerCpuArray<MapData, u64>,
     attachment: Option<Attachment>,
     // Last: what the link refers to goes after the link.
     object: Ebpf,
@@ -68,7 +68,7 @@ impl PortProgram {
             // Nothing in the program depends on the kernel's own types.
             .btf(None)
             .map_max_entries(maps::SOCKETS, queues)
-            .map_max_entries(maps::VERDICTS, queues)
+            .map_max_entries(maps::VERDICTS, queues.saturating_mul(maps::COUNTERS as u32))
             .load(OBJECT)
             .map_err(|source| AttachError::Object {
                 port: port.to_owned(),
@@ -327,19 +327,19 @@ impl PortProgram {
     /// # Errors
     /// [`AttachError::Map`].
     pub fn verdicts(&self) -> Result<Vec<Counters>, AttachError> {
-        (0..self.queues)
-            .map(|queue| {
-                let per_cpu = self.verdict_map.get(&queue, 0)?;
-                let mut sums = Counters::default();
-                for cpu in per_cpu.iter() {
-                    for (sum, count) in sums.iter_mut().zip(cpu) {
-                        *sum = sum.wrapping_add(*count);
-                    }
-                }
-                Ok(sums)
-            })
-            .collect::<Result<_, _>>()
-            .map_err(map_error(&self.port, maps::VERDICTS, "get"))
+        let sum_of = |queue: u32, index: usize| -> Result<u64, MapError> {
+            let per_cpu = self.verdict_map.get(&maps::counter_index(queue, index), 0)?;
+            Ok(per_cpu.iter().fold(0, |sum: u64, count| sum.wrapping_add(*count)))
+        };
+        let mut rows = Vec::new();
+        for queue in 0..self.queues {
+            let mut row = Counters::default();
+            for (index, sum) in row.iter_mut().enumerate() {
+                *sum = sum_of(queue, index).map_err(map_error(&self.port, maps::VERDICTS, "get"))?;
+            }
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// The kernel's identifier of this instance, as `bpftool prog` lists it.

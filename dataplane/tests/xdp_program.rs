@@ -502,6 +502,69 @@ fn fault_71_nothing_of_ours_is_left_after_sigkill() {
         .unwrap();
 }
 
+/// Tells the test below that it is the process with the service user's rights.
+const SERVICE: &str = "PENSTOCK_TEST_XDP_SERVICE";
+
+/// The daemon is no root: the verifier is stricter with it.
+#[test]
+fn the_service_users_capabilities_suffice() {
+    if let Ok(index) = std::env::var(SERVICE) {
+        let mut program = load(&Port::new(Role::INTERNET));
+        program
+            .attach(index.parse().unwrap(), AttachMode::Driver)
+            .unwrap();
+        program.verdicts().unwrap();
+        let mut second = PortProgram::load("port", 2).unwrap();
+        let refused = second
+            .attach(index.parse().unwrap(), AttachMode::Driver)
+            .unwrap_err();
+        // Listing programs needs CAP_SYS_ADMIN: the number must do.
+        assert!(
+            matches!(
+                refused,
+                AttachError::Foreign {
+                    program_name: None,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        return;
+    }
+    enter_namespace();
+    let wire = Wire::new("service", 2);
+    // Where the service user may read it.
+    let copy = std::env::temp_dir().join(format!("xdp-service-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let capabilities = "-all,+net_admin,+net_raw,+bpf,+ipc_lock,+sys_nice";
+    let output = Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ])
+        .args([
+            format!("--inh-caps={capabilities}"),
+            format!("--ambient-caps={capabilities}"),
+        ])
+        .arg(format!("--bounding-set={capabilities}"))
+        .arg(&copy)
+        .args(["--exact", "the_service_users_capabilities_suffice", "--nocapture"])
+        .env(SERVICE, wire.index().to_string())
+        .current_dir("/")
+        .output()
+        .unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(text.contains("1 passed"), "{text}");
+}
+
 fn within(limit: Duration, condition: &dyn Fn() -> bool) -> bool {
     let end = Instant::now() + limit;
     while Instant::now() < end {

@@ -60,21 +60,28 @@ fn take<'p, const N: usize>(from: &mut impl Cursor<'p>) -> Result<&'p [u8; N], M
 
 #[inline(always)]
 fn decide<'p>(mut frame: impl Cursor<'p>, steering: &impl Steering) -> Result<Verdict, Malformed> {
-    let header = ethernet::Header::parse(&mut frame).map_err(|_| Malformed)?;
+    let header = take::<{ ethernet::HEADER_BYTES }>(&mut frame)?;
     // Broadcast, multicast and frames flooded by a switch for someone else: not ours to forward.
-    if header.destination() != steering.mac() {
+    let [d0, d1, d2, d3, d4, d5, ..] = *header;
+    if MacAddr([d0, d1, d2, d3, d4, d5]) != steering.mac() {
         return Ok(NOT_OURS);
     }
-    let vlan = VlanKey {
-        outer: header.outer_tag.map_or(0, |tag| tag.vid()),
-        inner: header.inner_tag.map_or(0, |tag| tag.vid()),
-    };
+    let mut ether_type = EtherType(u16::from_be_bytes([header[12], header[13]]));
+    let mut vlan = VlanKey::default();
+    // By hand and not by `ethernet::Header`: of an absent tag that leaves an `Option` whose content is undefined, and
+    // the compiler may carry undefined registers about, which the verifier does not let it do.
+    if ether_type.is_tag() {
+        (vlan.outer, ether_type) = tag(take(&mut frame)?);
+        if ether_type.is_tag() {
+            (vlan.inner, ether_type) = tag(take(&mut frame)?);
+        }
+    }
     let role = if vlan == VlanKey::default() {
         steering.role()
     } else {
         steering.vlan_role(vlan)
     };
-    match header.ether_type {
+    match ether_type {
         EtherType::IPV4 => ipv4(frame, role, steering),
         EtherType::IPV6 => ipv6(frame, role, steering),
         EtherType::MPLS if role.has(Role::MPLS) => {
@@ -84,6 +91,15 @@ fn decide<'p>(mut frame: impl Cursor<'p>, steering: &impl Steering) -> Result<Ve
         }
         _ => Ok(NOT_OURS),
     }
+}
+
+/// Identifier and next EtherType; the priority is not looked at.
+#[inline(always)]
+fn tag(bytes: &[u8; ethernet::TAG_BYTES]) -> (u16, EtherType) {
+    (
+        u16::from_be_bytes([bytes[0] & 0x0f, bytes[1]]),
+        EtherType(u16::from_be_bytes([bytes[2], bytes[3]])),
+    )
 }
 
 /// An upper-layer packet to a local address.

@@ -7,21 +7,23 @@
     reason = "packet pointers and map values are the kernel's; each block says why it holds"
 )]
 
-use core::hint::black_box;
-use core::marker::PhantomData;
+use core::cell::Cell;
+use core::hint::assert_unchecked;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, xdp_action};
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use ebpf::classify::{Steering, classify};
 use ebpf::maps::{
-    Counters, MAX_LOCAL_ADDRESSES, MAX_QUEUES, MAX_VLANS, NO_SOCKET, PortConfig, Role, VlanKey,
+    COUNTERS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, MAX_VLANS, NO_SOCKET, PortConfig, Role, VlanKey, counter_index,
 };
 use ebpf::verdict::{Redirect, Verdict};
 use wire::MacAddr;
 use wire::cursor::{Cursor, MAX_SKIP_BYTES};
+use wire::ipv6::MAX_EXTENSIONS;
 
 #[map]
 static PORT: Array<PortConfig> = Array::with_max_entries(1, 0);
@@ -34,7 +36,17 @@ static LOCAL_V6: HashMap<[u8; 16], u8> = HashMap::with_max_entries(MAX_LOCAL_ADD
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 #[map]
-static VERDICTS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_QUEUES, 0);
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_QUEUES * COUNTERS as u32, 0);
+
+#[map]
+static HEADERS: PerCpuArray<Header> = PerCpuArray::with_max_entries(MAX_HEADERS, 0);
+
+/// Room for one header: the longest that is taken at once is IPv6's.
+type Header = [u8; 40];
+
+/// Headers that one decision takes at most: Ethernet, two tags, IPv6, its extensions and fragment header, ICMPv6, and
+/// the quoted IPv6, fragment and UDP headers and marker.
+const MAX_HEADERS: u32 = 1 + 2 + 1 + MAX_EXTENSIONS as u32 + 1 + 1 + 4;
 
 /// Entry: one frame, seen up to the end of its first buffer.
 #[xdp(frags)]
@@ -42,7 +54,13 @@ fn penstock_xdp(context: XdpContext) -> u32 {
     let Some(config) = PORT.get(0) else {
         return xdp_action::XDP_PASS;
     };
-    let verdict = classify(FrameCursor::new(&context), &MapSteering { config });
+    let steering = MapSteering { config };
+    let had_to_skip = Cell::new(false);
+    let mut verdict = classify(FrameCursor::new(&context, &had_to_skip), &steering);
+    if had_to_skip.get() {
+        // IPv4 options or long extension headers: rare enough to be copied.
+        verdict = classify(CopyCursor::new(&context), &steering);
+    }
     let queue = context.rx_queue_index();
     count(queue, verdict.index());
     match verdict {
@@ -74,14 +92,12 @@ fn redirect(queue: u32, why: Redirect) -> u32 {
 
 #[inline(always)]
 fn count(queue: u32, index: usize) {
-    if let Some(counters) = VERDICTS.get_ptr_mut(queue) {
-        // SAFETY: the map gave a pointer to this CPU's own `Counters`, which no other CPU writes, and the
-        // program is not interrupted by itself on one CPU. `index` is below `COUNTERS`: verdicts and
-        // `NO_SOCKET` are asserted to be.
-        unsafe {
-            let counter = counters.cast::<u64>().add(index);
-            *counter = (*counter).wrapping_add(1);
-        }
+    // One element a counter rather than one row a queue: an offset into a row that depends on the verdict is
+    // pointer arithmetic, which the verifier forbids to processes that lack CAP_PERFMON.
+    if let Some(counter) = VERDICTS.get_ptr_mut(counter_index(queue, index)) {
+        // SAFETY: the map gave a pointer to this CPU's own counter, which no other CPU writes, and the program
+        // is not interrupted by itself on one CPU.
+        unsafe { *counter = (*counter).wrapping_add(1) };
     }
 }
 
@@ -121,22 +137,25 @@ impl Steering for MapSteering<'_> {
     }
 }
 
-/// The frame from `at` to `end`, as packet pointers that the verifier follows.
+/// The frame where it lies, from `at` to `end`, as packet pointers that the verifier follows.
+///
+/// The verifier lets a process that lacks CAP_PERFMON move such a pointer by constants only. So this cursor
+/// does not skip: it says that it had to, and the frame is looked at again through a [`CopyCursor`].
 struct FrameCursor<'p> {
-    start: usize,
     at: usize,
     end: usize,
-    frame: PhantomData<&'p [u8]>,
+    position: usize,
+    had_to_skip: &'p Cell<bool>,
 }
 
 impl<'p> FrameCursor<'p> {
     #[inline(always)]
-    fn new(context: &'p XdpContext) -> Self {
+    fn new(context: &'p XdpContext, had_to_skip: &'p Cell<bool>) -> Self {
         Self {
-            start: context.data(),
             at: context.data(),
             end: context.data_end(),
-            frame: PhantomData,
+            position: 0,
+            had_to_skip,
         }
     }
 }
@@ -149,7 +168,11 @@ impl<'p> Cursor<'p> for FrameCursor<'p> {
             return None;
         }
         let taken = self.at as *const [u8; N];
+        // SAFETY: the kernel's packet pointers are never null. Without this the compiler compares the reference with
+        // null for the sake of `Option`, which the verifier forbids to processes that lack CAP_PERFMON.
+        unsafe { assert_unchecked(!taken.is_null()) };
         self.at = after;
+        self.position += N;
         // SAFETY: the N bytes lie between the frame's start and end, as just compared; the frame lives and
         // is not written for as long as the context is borrowed; octets have no alignment.
         Some(unsafe { &*taken })
@@ -157,23 +180,69 @@ impl<'p> Cursor<'p> for FrameCursor<'p> {
 
     #[inline(always)]
     fn skip(&mut self, bytes: usize) -> Option<()> {
-        // The compiler may know the bound from how `bytes` was made and leave the comparison out, or make it on
-        // another register; the verifier knows only what is compared here.
-        let bytes = black_box(bytes);
-        if bytes > MAX_SKIP_BYTES {
+        if bytes == 0 {
+            return Some(());
+        }
+        self.had_to_skip.set(true);
+        None
+    }
+
+    #[inline(always)]
+    fn position(&self) -> usize {
+        self.position
+    }
+}
+
+/// Copies header after header out of the frame, each into a place of its own, so that a position may be any number.
+struct CopyCursor<'p> {
+    context: &'p XdpContext,
+    position: usize,
+    copied_headers: u32,
+}
+
+impl<'p> CopyCursor<'p> {
+    #[inline(always)]
+    fn new(context: &'p XdpContext) -> Self {
+        Self {
+            context,
+            position: 0,
+            copied_headers: 0,
+        }
+    }
+}
+
+impl<'p> Cursor<'p> for CopyCursor<'p> {
+    #[inline(always)]
+    fn take<const N: usize>(&mut self) -> Option<&'p [u8; N]> {
+        const { assert!(N <= size_of::<Header>()) };
+        let copy = HEADERS.get_ptr_mut(self.copied_headers)?;
+        // SAFETY: the context is the one that the kernel gave; the map gave a pointer to this CPU's own element, which
+        // has room for N octets. The kernel copies only what lies within the frame.
+        let result =
+            unsafe { bpf_xdp_load_bytes(self.context.ctx, self.position as u32, copy.cast(), N as u32) };
+        if result != 0 {
             return None;
         }
-        let after = self.at + bytes;
-        if after > self.end {
+        self.copied_headers += 1;
+        self.position += N;
+        // SAFETY: N octets were just copied there, and no other header of this frame will be.
+        Some(unsafe { &*copy.cast() })
+    }
+
+    #[inline(always)]
+    fn skip(&mut self, bytes: usize) -> Option<()> {
+        // SAFETY: the context is the one that the kernel gave.
+        let frame_bytes = unsafe { bpf_xdp_get_buff_len(self.context.ctx) };
+        if bytes > MAX_SKIP_BYTES || (self.position + bytes) as u64 > frame_bytes {
             return None;
         }
-        self.at = after;
+        self.position += bytes;
         Some(())
     }
 
     #[inline(always)]
     fn position(&self) -> usize {
-        self.at - self.start
+        self.position
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `LOCAL_V4`  | hash         | address, 4 octets  | 1              | [`MAX_LOCAL_ADDRESSES`]        |
 //! | `LOCAL_V6`  | hash         | address, 16 octets | 1              | [`MAX_LOCAL_ADDRESSES`]        |
 //! | `SOCKETS`   | XSKMAP       | queue              | AF_XDP socket  | queues of the port             |
-//! | `VERDICTS`  | per-CPU array| queue              | [`Counters`]   | queues of the port             |
+//! | `VERDICTS`  | per-CPU array| [`counter_index`]  | frames         | [`COUNTERS`] a queue           |
 
 use core::mem::size_of;
 
@@ -26,7 +26,7 @@ pub const LOCAL_V4: &str = "LOCAL_V4";
 pub const LOCAL_V6: &str = "LOCAL_V6";
 /// Name of the map from queue to AF_XDP socket.
 pub const SOCKETS: &str = "SOCKETS";
-/// Name of the map from queue to [`Counters`], one copy per CPU.
+/// Name of the map of the counters, one copy per CPU.
 pub const VERDICTS: &str = "VERDICTS";
 
 /// Entries of [`VLANS`]: every identifier of one tag.
@@ -41,8 +41,15 @@ pub const COUNTERS: usize = 16;
 /// beside the verdict's own counter, not instead of it.
 pub const NO_SOCKET: usize = COUNTERS - 1;
 
-/// Counters of one queue on one CPU, indexed by `Verdict::index` and [`NO_SOCKET`].
+/// Counters of one queue, indexed by `Verdict::index` and [`NO_SOCKET`].
 pub type Counters = [u64; COUNTERS];
+
+/// Where the map has a counter of a queue.
+#[must_use]
+#[inline(always)]
+pub const fn counter_index(queue: u32, index: usize) -> u32 {
+    queue * COUNTERS as u32 + index as u32
+}
 
 /// What a port, or one VLAN of it, is for: a set of flags.
 ///
