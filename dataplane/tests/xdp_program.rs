@@ -85,7 +85,7 @@ impl Wire {
     }
 
     /// Runs in a thread that lives where the other hosts are.
-    fn from_peer(&self, action: impl FnOnce() + Send) {
+    fn run_in_peer(&self, action: impl FnOnce() + Send) {
         let namespace = File::open(format!("/run/netns/{}", self.peer_namespace)).unwrap();
         std::thread::scope(|threads| {
             let done = threads.spawn(|| {
@@ -332,7 +332,7 @@ fn attaches_in_either_mode_counts_and_detaches() {
         let before = total(&program);
         wire.peer("ping -c 3 -i 0.05 -W 1 10.1.0.1 >/dev/null");
         wire.peer("ping -c 4 -i 0.05 -W 1 192.0.2.7 >/dev/null || true");
-        wire.from_peer(|| {
+        wire.run_in_peer(|| {
             let socket = std::net::UdpSocket::bind("0.0.0.0:4500").unwrap();
             socket.send_to(&[0xff], "10.1.0.1:4500").unwrap();
         });
