@@ -55,8 +55,8 @@ fn forwards_between_two_ports_of_one_queue_and_conserves_frames() {
         );
         let taps = taps(&links);
         // Many times more than there are frames, so that each goes round often.
-        assert_eq!(send_and_count(gateway, &taps, 5000, 8), 5000);
-        assert_eq!(gateway.work.forwarded.load(Ordering::Relaxed), 5000);
+        assert_eq!(send_and_count(gateway, &taps, 10_000, 8), 10_000);
+        assert_eq!(gateway.work.forwarded.load(Ordering::Relaxed), 10_000);
     });
 }
 
@@ -225,6 +225,8 @@ fn an_mtu_that_changes_is_published_and_one_too_large_is_refused() {
         gateway.put(1);
         let status = gateway.status(1).unwrap();
         assert_eq!(status.phase, PortPhase::Refused, "{status:?}");
+        gateway.links.gateway.run("ip link set g1 mtu 1500");
+        gateway.until("port 1 is up", |gateway| gateway.is_up(1));
     });
 }
 

@@ -26,6 +26,9 @@ use crate::{
 /// the RTNL lock, and the driver a reset. igb takes 1.6 s at most.
 const SETTLE_MS: u64 = 3_000;
 
+/// How often a device is asked how many queues it has; the question takes the RTNL lock.
+const COUNT_INTERVAL_MS: u64 = 1_000;
+
 /// The main thread's end of a worker.
 pub struct WorkerEnd<'u> {
     /// The worker's packet memory.
@@ -80,6 +83,8 @@ pub struct PortManager<'u> {
     /// Closed queues whose frames the device may still write to: until when, whose, what.
     settling: Vec<(u64, usize, ClosedQueue<'u>)>,
     changed: BTreeSet<u32>,
+    /// When the devices' queues are counted again.
+    next_count_ms: u64,
 }
 
 impl<'u> PortManager<'u> {
@@ -93,6 +98,7 @@ impl<'u> PortManager<'u> {
             local: BTreeSet::new(),
             settling: Vec::new(),
             changed: BTreeSet::new(),
+            next_count_ms: 0,
         }
     }
 
@@ -156,8 +162,16 @@ impl<'u> PortManager<'u> {
                 if was == Some(&link) {
                     continue;
                 }
-                if was.is_some_and(|was| was.mac != link.mac) {
+                let is_moved = was.is_some_and(|was| was.mac != link.mac);
+                let is_other =
+                    was.is_none_or(|was| (was.mtu_bytes, was.is_up) != (link.mtu_bytes, link.is_up));
+                if is_moved {
                     Self::steer(port, &link);
+                }
+                // What was refused may be right now. The carrier does not count: attaching the program takes it away on
+                // some devices, and the next try would follow from the last.
+                if is_other && let Phase::Refused { until_ms } = &mut port.phase {
+                    *until_ms = now_ms;
                 }
                 port.link = Some(link.clone());
             } else if was.is_some_and(|was| was.index == link.index) {
@@ -221,12 +235,17 @@ impl<'u> PortManager<'u> {
             let (_, _, closed) = self.settling.swap_remove(index);
             self.workers[worker].tell(Command::Reclaim(closed));
         }
+        let counts = now_ms >= self.next_count_ms;
+        if counts {
+            self.next_count_ms = now_ms + COUNT_INTERVAL_MS;
+        }
         let ids: Vec<u32> = self.ports.keys().copied().collect();
         for id in ids {
             let Some(port) = self.ports.get(&id) else { continue };
             if port.deadline_ms().is_some_and(|at| at <= now_ms) {
                 self.advance(id, now_ms);
-            } else if let Phase::Up { bound, .. } = &port.phase
+            } else if counts
+                && let Phase::Up { bound, .. } = &port.phase
                 && let Ok(Some(queues)) = ethtool::receive_queues(&port.spec.interface)
                 && queues as usize != bound.len()
             {

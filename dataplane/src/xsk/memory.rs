@@ -19,8 +19,9 @@ use nix::{
 };
 
 use super::{
-    queue::{Backing, KernelStatistics, PortQueue, QueueId, RingSizes, Rings},
+    queue::{Backing, PortQueue, QueueId, RingSizes, Rings},
     ring::{Consumer, HeapRing, Producer},
+    statistics::KernelStatistics,
     umem::{CHUNK_BYTES, Umem},
 };
 

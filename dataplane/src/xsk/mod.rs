@@ -9,6 +9,7 @@
 //! | `ring` | one ring between two sides, indices apart from system calls |
 //! | `socket` | the system calls of one AF_XDP socket |
 //! | `queue` | [`PortQueue`], four rings and a socket in the hands of a worker |
+//! | `statistics` | what is counted, and where a queue's chunks are |
 //! | `bind` | binding a queue, best mode first |
 //! | `ethtool` | queues and offloads of a device |
 //! | `wait` | sleeping without packets |
@@ -41,6 +42,7 @@ mod pool;
 mod queue;
 mod ring;
 mod socket;
+mod statistics;
 mod sync;
 mod umem;
 mod wait;
@@ -49,11 +51,9 @@ mod watch;
 pub use bind::{AttachMode, BindError, BindRequest, CopyPolicy, Granted};
 pub use frame::Frame;
 pub use pool::FramePool;
-pub use queue::{
-    ClosedQueue, CopyMode, Health, KernelStatistics, PortQueue, QueueCensus, QueueCounters, QueueId,
-    RingSizes,
-};
+pub use queue::{ClosedQueue, CopyMode, Health, PortQueue, QueueId, RingSizes};
 pub use socket::CallError;
+pub use statistics::{KernelStatistics, QueueCensus, QueueCounters};
 pub use umem::{
     CHUNK_BYTES, KERNEL_HEADROOM_BYTES, MAX_FRAME_COUNT, Pages, Tally, Umem, UmemConfig, UmemError,
 };

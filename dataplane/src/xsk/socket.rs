@@ -15,8 +15,9 @@ use nix::{
 };
 
 use super::{
-    queue::{CopyMode, KernelStatistics, RingSizes, Rings},
+    queue::{CopyMode, RingSizes, Rings},
     ring::{Consumer, Producer, RingMemory},
+    statistics::KernelStatistics,
     sync::{AtomicU32, UnsafeCell},
     umem::{CHUNK_BYTES, Umem},
 };

@@ -24,7 +24,7 @@ use southbound::{PortId, PortPhase, PortRole, PortSpec, PortStatus, VrfId, XdpPr
 pub const MACS: [[u8; 6]; 3] = [[0; 6], [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// Frames of each worker.
-pub const FRAMES: u32 = 1024;
+pub const FRAMES: u32 = 4096;
 
 pub fn spec(port: u32) -> PortSpec {
     PortSpec {
@@ -62,7 +62,7 @@ impl Links {
         links
     }
 
-    /// Those that another process made, and deletes.
+    /// Those that another process made, and deletes; an empty name is the namespace of this process.
     pub fn of(gateway: &str, hosts: &str, queues: u32) -> Self {
         Self {
             gateway: Netns::of(gateway),
@@ -289,12 +289,12 @@ pub fn main_thread<'u, 'l>(
 ) -> Gateway<'u, 'l> {
     let settings = PortSettings {
         rings: RingSizes {
-            fill: 256,
-            receive: 128,
-            transmit: 128,
-            completion: 128,
+            fill: 512,
+            receive: 256,
+            transmit: 256,
+            completion: 256,
         },
-        fill_target: 256,
+        fill_target: 512,
         fix_offloads: true,
     };
     let mut watch = LinkWatch::open().unwrap();

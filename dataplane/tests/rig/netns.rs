@@ -55,7 +55,9 @@ impl Netns {
 
     /// Moves this thread inside, for ever.
     pub fn enter(&self) {
-        enter(&self.name);
+        if !self.name.is_empty() {
+            enter(&self.name);
+        }
     }
 }
 
