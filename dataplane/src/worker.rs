@@ -381,43 +381,52 @@ impl<'u> Worker<'u> {
 
     /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
     fn transmit(&mut self) {
+        // Packets of one port follow each other: counted together.
+        let (mut port, mut packets, mut bytes) = (PortSlot::FIRST, 0, 0);
         for slot in Slots::of(self.batch.take(Next::Transmit)) {
-            let port = self.batch.meta(slot).egress;
-            let Some(mut frame) = self.batch.remove(slot) else {
+            let egress = self.batch.meta(slot).egress;
+            if egress != port {
+                self.count_transmitted(port, packets, bytes);
+                (port, packets, bytes) = (egress, 0, 0);
+            }
+            let Some(frame) = self.batch.remove(slot) else {
                 continue;
             };
-            let counters = &self.parts.counters;
-            let served = self
-                .egress
-                .get(port.get())
-                .copied()
-                .flatten()
-                .and_then(|index| self.queues.get_mut(index));
-            let Some(served) = served else {
-                counters.drop_packets(DropReason::PortDown, 1);
+            let frame_bytes = frame.len() as u64;
+            let index = self.egress.get(egress.get()).copied().flatten();
+            let Some(served) = index.and_then(|index| self.queues.get_mut(index)) else {
+                self.parts.counters.drop_packets(DropReason::PortDown, 1);
                 self.pool.put(frame);
                 continue;
             };
-            let bytes = frame.len() as u64;
             let mut outcome = served.queue.push(frame);
-            if let Err(refused) = outcome {
+            if let Err(frame) = outcome {
                 // Once more after the device was told and finished frames were taken home.
                 served.queue.wake();
                 served.queue.complete(&mut self.pool);
-                frame = refused;
                 outcome = served.queue.push(frame);
             }
             match outcome {
                 Ok(()) => {
-                    counters.add(WorkerCounter::Transmitted, 1);
-                    counters.add_port(port, PortCounter::TransmittedPackets, 1);
-                    counters.add_port(port, PortCounter::TransmittedBytes, bytes);
+                    packets += 1;
+                    bytes += frame_bytes;
                 }
                 Err(frame) => {
-                    counters.drop_packets(DropReason::TransmitRingFull, 1);
+                    self.parts.counters.drop_packets(DropReason::TransmitRingFull, 1);
                     self.pool.put(frame);
                 }
             }
+        }
+        self.count_transmitted(port, packets, bytes);
+    }
+
+    #[inline]
+    fn count_transmitted(&self, port: PortSlot, packets: u64, bytes: u64) {
+        if packets != 0 {
+            let counters = &self.parts.counters;
+            counters.add(WorkerCounter::Transmitted, packets);
+            counters.add_port(port, PortCounter::TransmittedPackets, packets);
+            counters.add_port(port, PortCounter::TransmittedBytes, bytes);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use southbound::SelectorPair;
+use southbound::{Endpoint, ProtocolMatch, SelectorPair};
 
 /// What selectors and rules look at in a packet (RFC 4301 section 4.4.1.1).
 ///
@@ -82,6 +82,33 @@ impl Selectors {
         })
     }
 
+    /// Whether the addresses alone are enough to say that [`Self::admit`] holds, as they are for most SAs: a pair of
+    /// any protocol and any port covers them.
+    #[inline]
+    #[must_use]
+    pub fn admit_addresses_v4(&self, source: u32, destination: u32) -> bool {
+        let within = |side: &Endpoint, address: u32| match (side.addresses.first, side.addresses.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => first.to_bits() <= address && address <= last.to_bits(),
+            _ => false,
+        };
+        self.0.iter().any(|pair| {
+            is_any_upper(pair) && within(&pair.remote, source) && within(&pair.local, destination)
+        })
+    }
+
+    /// The same for IPv6.
+    #[inline]
+    #[must_use]
+    pub fn admit_addresses_v6(&self, source: u128, destination: u128) -> bool {
+        let within = |side: &Endpoint, address: u128| match (side.addresses.first, side.addresses.last) {
+            (IpAddr::V6(first), IpAddr::V6(last)) => first.to_bits() <= address && address <= last.to_bits(),
+            _ => false,
+        };
+        self.0.iter().any(|pair| {
+            is_any_upper(pair) && within(&pair.remote, source) && within(&pair.local, destination)
+        })
+    }
+
     /// Bytes on the heap.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -89,10 +116,13 @@ impl Selectors {
     }
 }
 
+#[inline]
+fn is_any_upper(pair: &SelectorPair) -> bool {
+    pair.protocol == ProtocolMatch::Any && pair.local.matches_any_port() && pair.remote.matches_any_port()
+}
+
 #[cfg(test)]
 mod tests {
-    use southbound::{Endpoint, ProtocolMatch};
-
     use super::*;
 
     #[test]
@@ -114,5 +144,50 @@ mod tests {
             "our own address as the source"
         );
         assert!(!Selectors::default().admit(&inner), "no selector, no traffic");
+    }
+
+    #[test]
+    fn the_addresses_alone_never_admit_what_the_whole_check_refuses() {
+        let any = |prefix: &str| Endpoint::any_port(prefix.parse().unwrap());
+        let mut only_web = any("10.2.0.0/16");
+        only_web.ports = southbound::ValueRange { first: 80, last: 80 };
+        let pair = |local, remote, protocol| SelectorPair {
+            local,
+            remote,
+            protocol,
+        };
+        let selectors = Selectors::new(vec![
+            pair(any("10.1.0.0/16"), any("10.2.0.0/16"), ProtocolMatch::Any),
+            pair(any("10.3.0.0/16"), any("10.2.0.0/16"), ProtocolMatch::Only(6)),
+            pair(any("10.4.0.0/16"), only_web, ProtocolMatch::Any),
+            pair(any("fd01::/16"), any("fd02::/16"), ProtocolMatch::Any),
+        ]);
+        let mut admitted = 0;
+        for destination in [
+            "10.1.0.1", "10.3.0.1", "10.4.0.1", "10.5.0.1", "fd01::1", "fd03::1",
+        ] {
+            for source in ["10.2.0.1", "10.1.0.1", "fd02::1", "fd01::1"] {
+                let (source, destination): (IpAddr, IpAddr) =
+                    (source.parse().unwrap(), destination.parse().unwrap());
+                let quick = match (source, destination) {
+                    (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                        selectors.admit_addresses_v4(source.to_bits(), destination.to_bits())
+                    }
+                    (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                        selectors.admit_addresses_v6(source.to_bits(), destination.to_bits())
+                    }
+                    _ => continue,
+                };
+                let whole = selectors.admit(&Flow {
+                    source,
+                    destination,
+                    protocol: 17,
+                    ports: None,
+                });
+                assert_eq!(quick, whole, "{source} to {destination}");
+                admitted += usize::from(quick);
+            }
+        }
+        assert_eq!(admitted, 2);
     }
 }

@@ -165,16 +165,17 @@ fn kind_v4(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<N
         return Err(DropReason::NotForwardable);
     }
     meta.upper_bytes = header.header_bytes() as u16;
-    match header.protocol() {
-        IpProtocol::ESP if !header.is_fragment() => return Ok(Next::Decap),
-        IpProtocol::ESP | IpProtocol::UDP | IpProtocol::ICMP => {}
-        _ if header.is_fragment() => {}
-        _ => return Ok(Next::PolicyOut),
+    let is_fragment = header.is_fragment();
+    if header.protocol() == IpProtocol::ESP && !is_fragment {
+        return Ok(Next::Decap);
+    }
+    if !is_fragment && !may_be_ours(header.protocol(), bytes, meta) {
+        return Ok(Next::PolicyOut);
     }
     if !context.view.is_local(meta.vrf, destination.into()) {
         return Ok(Next::PolicyOut);
     }
-    if header.is_fragment() {
+    if is_fragment {
         return Ok(Next::Reassemble);
     }
     ours(header.protocol(), bytes, meta)
@@ -216,14 +217,30 @@ fn kind_v6(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<N
     if upper.protocol == IpProtocol::ESP && !is_fragment {
         return Ok(Next::Decap);
     }
-    let may_be_ours = is_fragment || matches!(upper.protocol, IpProtocol::UDP | IpProtocol::ICMPV6);
-    if !may_be_ours || !context.view.is_local(meta.vrf, destination.into()) {
+    if !is_fragment && !may_be_ours(upper.protocol, bytes, meta) {
+        return Ok(Next::PolicyOut);
+    }
+    if !context.view.is_local(meta.vrf, destination.into()) {
         return Ok(Next::PolicyOut);
     }
     if is_fragment {
         return Ok(Next::Reassemble);
     }
     ours(upper.protocol, bytes, meta)
+}
+
+/// Whether a packet to an address of ours would be handled here: only then is it worth to look the address up twice. What
+/// else is to us, forwarding brings to the host.
+#[inline(always)]
+fn may_be_ours(protocol: IpProtocol, bytes: &[u8], meta: &Meta) -> bool {
+    let upper = bytes.get(usize::from(meta.upper_bytes)..).unwrap_or_default();
+    match (protocol, upper) {
+        (IpProtocol::UDP, [_, _, high, low, ..]) => u16::from_be_bytes([*high, *low]) == NAT_TRAVERSAL_PORT,
+        (IpProtocol::UDP, _) => true,
+        (IpProtocol::ICMP, [kind, ..]) => icmp::is_error_v4(*kind),
+        (IpProtocol::ICMPV6, [kind, ..]) => icmp::is_error_v6(*kind),
+        _ => false,
+    }
 }
 
 /// A whole packet to an address of ours, which is not bare ESP.

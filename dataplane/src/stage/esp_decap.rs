@@ -261,10 +261,12 @@ fn take_out(
     next_header?;
     meta.vrf = tunnel.inner_vrf;
     meta.out_of = Some(sa.tunnel());
-    let flow = esp_inner::flow(frame.bytes())?;
-    if !terms.selectors.admit(&flow) {
-        sa.count_selector_drops(1);
-        return Err(DropReason::SelectorMismatch);
+    if !esp_inner::is_admitted_by_address(frame.bytes(), meta, &terms.selectors) {
+        let flow = esp_inner::flow(frame.bytes())?;
+        if !terms.selectors.admit(&flow) {
+            sa.count_selector_drops(1);
+            return Err(DropReason::SelectorMismatch);
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6, tcp, udp};
 
 use super::{Context, ecn};
 use crate::batch::{Flags, Meta};
-use crate::sa::Flow;
+use crate::sa::{Flow, Selectors};
 use crate::xsk::Frame;
 
 /// Whether the packet's destination is `local`.
@@ -79,6 +79,23 @@ pub fn sender(bytes: &[u8], meta: &Meta) -> (IpAddr, Option<u16>) {
 pub fn flow(bytes: &[u8]) -> Result<Flow, DropReason> {
     let tuple = Tuple::parse(bytes).map_err(|_| DropReason::InnerMalformed)?;
     Ok(flow_of(&tuple))
+}
+
+/// Whether the addresses are enough for the SA's selectors, so that nothing else of the packet has to be read.
+#[inline(always)]
+#[must_use]
+pub fn is_admitted_by_address(bytes: &[u8], meta: &Meta, selectors: &Selectors) -> bool {
+    if meta.flags.has(Flags::IPV6) {
+        let Some([source, destination]) = bytes.get(8..40).map(|both| both.as_chunks::<16>().0) else {
+            return false;
+        };
+        selectors.admit_addresses_v6(u128::from_be_bytes(*source), u128::from_be_bytes(*destination))
+    } else {
+        let Some([source, destination]) = bytes.get(12..20).map(|both| both.as_chunks::<4>().0) else {
+            return false;
+        };
+        selectors.admit_addresses_v4(u32::from_be_bytes(*source), u32::from_be_bytes(*destination))
+    }
 }
 
 /// A tuple in the tables' words: for ICMP both ports are type and code (RFC 4301 section 4.4.1.1).

@@ -5,13 +5,24 @@
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
 use southbound::{DropReason, Mode, WorkerCounter};
+use wire::IpProtocol;
 
 use super::{Context, fit};
-use crate::batch::{Batch, Flags, Next, SenderError, Slots};
+use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::mss_clamp;
+use crate::sa::{Tunnel, TunnelIndex};
+
+/// A tunnel that can take packets, and how large they may be.
+#[derive(Clone, Copy)]
+struct Open<'w> {
+    tunnel: &'w Tunnel,
+    mtu_bytes: u16,
+}
 
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    // The tunnel of the packet before: packets of one flow follow each other.
+    let mut before: Option<(TunnelIndex, Open<'_>)> = None;
     for slot in Slots::of(batch.take(Next::Midchain)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -20,30 +31,70 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             batch.discard(slot, DropReason::TunnelLoop);
             continue;
         }
-        let Some(tunnel) = meta.into.and_then(|index| context.view.tunnel(index)) else {
+        let Some(index) = meta.into else {
             batch.discard(slot, DropReason::NoOutboundSa);
             continue;
         };
-        let Some(sa) = context.view.outbound(tunnel) else {
-            batch.send(slot, Next::Hold);
-            continue;
+        let open = match before {
+            Some((known, open)) if known == index => open,
+            _ => match look_at(index, context) {
+                Ok(open) => {
+                    before = Some((index, open));
+                    open
+                }
+                Err(None) => {
+                    batch.send(slot, Next::Hold);
+                    continue;
+                }
+                Err(Some(reason)) => {
+                    batch.discard(slot, reason);
+                    continue;
+                }
+            },
         };
-        if sa.is_expired() {
-            batch.discard(slot, DropReason::SaExpired);
+        if frame.len() > usize::from(open.mtu_bytes) {
+            too_big(batch, slot, open, context);
             continue;
         }
-        let mtu_bytes = tunnel.inner_mtu_bytes(sa, context.now_seconds());
-        if frame.len() > usize::from(mtu_bytes) {
-            if tunnel.mode == Mode::Transport {
-                batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
-            } else {
-                fit::shrink(batch, slot, mtu_bytes, Next::Midchain, context);
-            }
-            continue;
-        }
-        if tunnel.clamp_mss && mss_clamp::clamp(frame.bytes_mut(), mtu_bytes) == Ok(true) {
+        if open.tunnel.clamp_mss
+            && may_be_tcp(frame.bytes(), meta)
+            && mss_clamp::clamp(frame.bytes_mut(), open.mtu_bytes) == Ok(true)
+        {
             context.counters.add(WorkerCounter::MssClamped, 1);
         }
         batch.send(slot, Next::Encap);
+    }
+}
+
+/// The tunnel, or why not; no reason where its packets are to wait for an SA.
+fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>, Option<DropReason>> {
+    let tunnel = context.view.tunnel(index).ok_or(Some(DropReason::NoOutboundSa))?;
+    let sa = context.view.outbound(tunnel).ok_or(None)?;
+    if sa.is_expired() {
+        return Err(Some(DropReason::SaExpired));
+    }
+    let mtu_bytes = tunnel.inner_mtu_bytes(sa, context.now_seconds());
+    Ok(Open { tunnel, mtu_bytes })
+}
+
+#[cold]
+fn too_big<'u>(batch: &mut Batch<'u>, slot: usize, open: Open<'_>, context: &mut Context<'_, 'u>) {
+    let mtu_bytes = open.mtu_bytes;
+    if open.tunnel.mode == Mode::Transport {
+        batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
+    } else {
+        fit::shrink(batch, slot, mtu_bytes, Next::Midchain, context);
+    }
+}
+
+/// Cheaply: TCP without IPv6 extension headers, or IPv6 extension headers, behind which it may be.
+#[inline(always)]
+fn may_be_tcp(bytes: &[u8], meta: &Meta) -> bool {
+    if meta.flags.has(Flags::IPV6) {
+        bytes
+            .get(6)
+            .is_some_and(|next_header| *next_header != IpProtocol::UDP.0)
+    } else {
+        bytes.get(9) == Some(&IpProtocol::TCP.0)
     }
 }

@@ -17,7 +17,7 @@ use southbound::{DropReason, WorkerCounter};
 use super::{Context, esp_inner, hop};
 use crate::batch::{Batch, Flags, Ingress, Meta, Next, SenderError, Slots};
 use crate::sa::TunnelIndex;
-use crate::tables::Decision;
+use crate::tables::{Decision, VrfIndex};
 
 /// Runs the outbound half.
 pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
@@ -26,8 +26,9 @@ pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
         return;
     }
     let mut unruled = 0;
+    let mut ruled = RuledTable::default();
     for slot in Slots::of(slots) {
-        if !context.view.has_policies(batch.meta(slot).vrf) {
+        if !ruled.has_policies(batch.meta(slot).vrf, context) {
             unruled |= 1 << slot;
             continue;
         }
@@ -41,6 +42,24 @@ pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
         }
     }
     batch.send_all(unruled, Next::Forward);
+}
+
+/// The answer for the table asked for last: most batches have one.
+#[derive(Default)]
+struct RuledTable(Option<(VrfIndex, bool)>);
+
+impl RuledTable {
+    #[inline(always)]
+    fn has_policies(&mut self, vrf: VrfIndex, context: &Context<'_, '_>) -> bool {
+        match self.0 {
+            Some((known, answer)) if known == vrf => answer,
+            _ => {
+                let answer = context.view.has_policies(vrf);
+                self.0 = Some((vrf, answer));
+                answer
+            }
+        }
+    }
 }
 
 fn rule_out(
@@ -78,8 +97,10 @@ fn protect(batch: &mut Batch<'_>, slot: usize, tunnel: TunnelIndex) {
 
 /// Runs the inbound half.
 pub fn run_in(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    let mut ruled = RuledTable::default();
     for slot in Slots::of(batch.take(Next::PolicyIn)) {
-        match rule_in(batch.bytes(slot), batch.meta(slot), context) {
+        let is_ruled = ruled.has_policies(batch.meta(slot).vrf, context);
+        match rule_in(batch.bytes(slot), batch.meta(slot), is_ruled, context) {
             Ok(next) => batch.send(slot, next),
             Err(reason) => batch.discard(slot, reason),
         }
@@ -87,8 +108,8 @@ pub fn run_in(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
 }
 
 #[inline(always)]
-fn rule_in(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
-    if context.view.has_policies(meta.vrf) {
+fn rule_in(bytes: &[u8], meta: &Meta, is_ruled: bool, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    if is_ruled {
         let flow = esp_inner::flow(bytes)?;
         match context.view.policy_in(meta.vrf, &flow) {
             Decision::Protect(tunnel) if Some(tunnel) != meta.out_of => {
