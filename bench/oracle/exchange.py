@@ -47,9 +47,6 @@ class Case:
             algorithm, bytes.fromhex(fields["key_from_gateway"]), fields["spi_from_gateway"], self.extended
         )
 
-    def outer(self, source, destination):
-        return outer(source, destination)
-
     def association(self, transform, source, destination, sequence):
         """scapy's own SA for one direction."""
         return SecurityAssociation(
@@ -87,7 +84,12 @@ class Case:
         )
         if scapy_builds:
             association = self.association(self.to_gateway, self.peer, self.gateway, self.first_sequence)
-            return bytes(association.encrypt(request, esn_en=self.extended, esn=self.first_sequence >> 32))
+            packet = association.encrypt(request, esn_en=self.extended, esn=self.first_sequence >> 32)
+            packet = packet.__class__(bytes(packet))
+            if UDP in packet:
+                # scapy 2.5 leaves the length of an empty UDP datagram there.
+                packet[UDP].len = len(packet[UDP])
+            return bytes(packet)
         if self.transport:
             next_header = 58 if ":" in self.peer else 1
             inner = bytes(request.payload)

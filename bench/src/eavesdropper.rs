@@ -140,6 +140,25 @@ impl Capture {
         self.frames().filter(|frame| classify(frame) == kind).count()
     }
 
+    /// The first headers of the frames in clear, in hexadecimal, for a message.
+    #[must_use]
+    pub fn show_clear(&self) -> String {
+        let hex = |frame: &[u8]| {
+            frame
+                .iter()
+                .take(64)
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        let clear: Vec<_> = self
+            .frames()
+            .filter(|frame| classify(frame) == Kind::Clear)
+            .take(10)
+            .map(hex)
+            .collect();
+        clear.join("\n")
+    }
+
     /// Whether these bytes stand anywhere in any frame.
     #[must_use]
     pub fn contains(&self, needle: &[u8]) -> bool {

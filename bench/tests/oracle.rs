@@ -115,8 +115,12 @@ fn cases() -> Vec<Case> {
 
 /// Keys that differ for each case and direction; secrecy does not matter here, a failing run repeats.
 fn key_hex(case: usize, direction: u8, length_bytes: usize) -> String {
+    let distinct = [(case >> 8) as u8, case as u8, direction];
     (0..length_bytes).fold(String::new(), |mut text, index| {
-        let byte = (case * 31 + index * 7 + usize::from(direction) * 101 + 13) % 256;
+        let byte = distinct
+            .get(index)
+            .copied()
+            .unwrap_or((index * 37 + case * 11) as u8);
         write!(text, "{byte:02x}").unwrap();
         text
     })

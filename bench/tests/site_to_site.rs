@@ -112,7 +112,7 @@ fn nothing_but_esp_crosses_the_internet() {
         "{} ESP packets",
         capture.count(Kind::Esp)
     );
-    assert_eq!(capture.count(Kind::Clear), 0);
+    assert_eq!(capture.count(Kind::Clear), 0, "{}", capture.show_clear());
     assert!(!capture.contains(b"PENSTOCK"));
 }
 

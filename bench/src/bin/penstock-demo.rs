@@ -174,7 +174,7 @@ fn judge(capture: &Capture) -> Result<(), Box<dyn Error>> {
     let (esp, clear) = (capture.count(Kind::Esp), capture.count(Kind::Clear));
     println!("\nthe eavesdropper saw {esp} ESP packets and {clear} in clear");
     if esp == 0 || clear > 0 || capture.contains(&MARKER[..16]) {
-        return Err("clear text crossed the internet".into());
+        return Err(format!("clear text crossed the internet:\n{}", capture.show_clear()).into());
     }
     Ok(())
 }
