@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::self_test::self_test;
+
 /// An implementation of the transforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Engine {
@@ -27,7 +29,7 @@ impl Engine {
         }
     }
 
-    /// The best usable engine.
+    /// The best usable engine that passes its [`self_test`]. Found once.
     #[must_use]
     pub fn detected() -> Self {
         static DETECTED: OnceLock<Engine> = OnceLock::new();
@@ -35,7 +37,7 @@ impl Engine {
             Self::ALL
                 .into_iter()
                 .rev()
-                .find(|engine| engine.is_usable())
+                .find(|engine| engine.is_usable() && self_test(*engine).is_ok())
                 .unwrap_or(Self::Portable)
         })
     }

@@ -15,9 +15,11 @@ mod job;
 mod key;
 mod material;
 mod portable;
+mod self_test;
 
 pub use algorithm::{AesKey, Algorithm, ESP_HEADER_BYTES, Hmac, MAX_PACKET_BYTES, Transform};
 pub use batch::{open, seal};
 pub use engine::Engine;
 pub use job::{OpenJob, SealJob, Verdict};
 pub use key::{KeyError, OpenKey, SealKey};
+pub use self_test::{SelfTestError, self_test, start};

@@ -251,7 +251,7 @@ impl Material {
                 Algorithm::ChaCha20Poly1305 => key.first_chunk().map(|key| Self::ChaCha20Poly1305 {
                     salt,
                     esn,
-                    key: ChaChaKey(*key),
+                    key: ChaChaKey::new(*key),
                 }),
                 Algorithm::AesGcm16(AesKey::Bits256) | Algorithm::AesGmac(AesKey::Bits256) => {
                     Some(Self::Gcm256 {

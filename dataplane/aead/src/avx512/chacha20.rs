@@ -7,10 +7,23 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::multi_hash::unroll;
 use super::transpose::transpose_32;
 
-/// A ChaCha20 key.
+/// A ChaCha20 key, as large as the other transforms' keys, so that erasing it leaves no byte of what lay
+/// in its place before.
 #[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(16))]
-pub(crate) struct ChaChaKey(pub(crate) [u8; 32]);
+pub(crate) struct ChaChaKey {
+    key: [u8; 32],
+    unused: [u8; 336],
+}
+
+impl ChaChaKey {
+    pub(crate) const fn new(key: [u8; 32]) -> Self {
+        Self {
+            key,
+            unused: [0; 336],
+        }
+    }
+}
 
 /// The input block of a packet: constants, key, counter (ignored), nonce.
 #[derive(Clone, Copy, Zeroize)]
@@ -26,7 +39,7 @@ impl InputBlock {
     pub(crate) fn new(key: &ChaChaKey, salt: [u8; 4], iv: u64) -> Self {
         let mut words = [0; 16];
         words[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
-        for (word, bytes) in words[4..12].iter_mut().zip(key.0.as_chunks().0) {
+        for (word, bytes) in words[4..12].iter_mut().zip(key.key.as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
         words[13] = u32::from_le_bytes(salt);

