@@ -69,6 +69,10 @@ impl Registry {
         self.orphaned.remove(&tunnel);
     }
 
+    pub(crate) fn has_selection(&self, tunnel: TunnelId) -> bool {
+        self.selected.contains_key(&tunnel)
+    }
+
     pub(crate) fn is_selected(&self, tunnel: TunnelId, spi_in: u32) -> bool {
         self.selected.get(&tunnel) == Some(&spi_in)
     }

@@ -83,9 +83,13 @@ impl EapClient {
             }
             (code::REQUEST, Some(method::MSCHAPV2), State::Answered { expected, msk }) => {
                 let text = packet.data.get(4..).unwrap_or_default();
+                if packet.data.first() == Some(&opcode::FAILURE) {
+                    // Confirmed, so that the server may end it; what follows is EAP-Failure.
+                    return answer(method::MSCHAPV2, vec![opcode::FAILURE]);
+                }
                 if packet.data.first() != Some(&opcode::SUCCESS) || !text.starts_with(expected.as_bytes()) {
                     return Err(Error::AuthenticationFailed(
-                        "EAP: user name or password was refused".into(),
+                        "EAP: the server could not prove itself".into(),
                     ));
                 }
                 self.state = State::Confirmed { msk };
@@ -99,7 +103,9 @@ impl EapClient {
                 self.state = State::Finished { msk };
                 Ok(None)
             }
-            (code::FAILURE, ..) => Err(Error::AuthenticationFailed("EAP: the server refused us".into())),
+            (code::FAILURE, ..) => Err(Error::AuthenticationFailed(
+                "EAP: user name or password was refused".into(),
+            )),
             _ => Err(Error::AuthenticationFailed("EAP packet out of order".into())),
         }
     }

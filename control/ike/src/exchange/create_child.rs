@@ -557,6 +557,7 @@ impl IkeSa {
                 remote_ts: n.remote_ts,
                 renews,
                 select,
+                by_peer: !n.we_initiated,
             },
         )?;
         if let Some(old) = renews.filter(|_| delete_old) {

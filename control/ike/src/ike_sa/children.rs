@@ -18,7 +18,7 @@ use super::{Context, IkeSa};
 /// How long an inbound SA outlives its pair, for packets under way.
 const DRAIN: Duration = Duration::from_secs(5);
 /// A rekeyed pair whose initiator never deletes the old one is switched to after this.
-const SELECT_FALLBACK: Duration = Duration::from_secs(10);
+const SELECT_FALLBACK: Duration = Duration::from_secs(4);
 
 /// A pair as negotiated.
 pub(crate) struct NewChild {
@@ -36,6 +36,8 @@ pub(crate) struct NewChild {
     /// Use it for sending at once: a first pair, or a renewal of ours. A renewal of the peer's waits until the peer
     /// deletes the old pair, by which time it can certainly receive.
     pub(crate) select: bool,
+    /// The peer asked for it: it can receive with it only once our answer is there, so a pair in use stays so.
+    pub(crate) by_peer: bool,
 }
 
 impl IkeSa {
@@ -117,6 +119,7 @@ impl IkeSa {
     /// Installs a negotiated pair: inbound first, then outbound, then the choice of it.
     pub(crate) fn install_child(&mut self, ctx: &mut Context<'_>, new: NewChild) -> Result<()> {
         let tunnel = self.tunnel_for(ctx, &new)?;
+        let select = new.select && !(new.by_peer && ctx.registry.has_selection(tunnel));
         let parameters = PairParameters {
             config: &new.config,
             tunnel,
@@ -145,7 +148,7 @@ impl IkeSa {
             collision: None,
             rekey_at: ctx.now + rekey.renew_after.saturating_sub(early),
             expire_at: ctx.now + rekey.give_up_after,
-            select_at: (!new.select).then_some(ctx.now + SELECT_FALLBACK),
+            select_at: (!select).then_some(ctx.now + SELECT_FALLBACK),
         };
         let (sa, connection, summary) = (self.id, self.connection.name.clone(), child.summary());
         ctx.events.push_back(match new.renews {
@@ -166,7 +169,7 @@ impl IkeSa {
         ctx.events
             .push_back(Event::Dataplane(Update::InstallSa(child.outbound.clone())));
         self.children.push(child);
-        if new.select {
+        if select {
             self.select_outbound(ctx, new.spi_in);
         }
         if let Some(old) = new.renews.and_then(|spi| self.child_by_spi_in_mut(spi)) {

@@ -35,6 +35,9 @@ use crate::proposal::IkeSuite;
 use crate::registry::Registry;
 use crate::window::{Datagrams, Inbox, Outbox};
 
+/// How often an IKE SA looks for children that should be up and are not.
+pub(crate) const CENSUS: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What an IKE SA may use while it handles something.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
@@ -215,6 +218,8 @@ pub(crate) struct IkeSa {
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) give_up_at: Option<Instant>,
     pub(crate) reauthenticate_at: Option<Instant>,
+    /// When to look whether a child that should be up is missing.
+    pub(crate) census_at: Option<Instant>,
     /// Where the request being answered came in: our address, the peer's.
     pub(crate) request_path: Option<(SocketAddr, SocketAddr)>,
     /// An operator closed children of it: they do not come back by themselves.
@@ -277,6 +282,7 @@ impl IkeSa {
             rekey_at: None,
             give_up_at: None,
             reauthenticate_at: None,
+            census_at: None,
             request_path: None,
             held_down: false,
         }
@@ -426,6 +432,7 @@ impl IkeSa {
         let early = std::time::Duration::from_millis(ctx.random.below(fuzz_ms));
         self.rekey_at = Some(ctx.now + rekey.renew_after.saturating_sub(early));
         self.give_up_at = Some(ctx.now + rekey.give_up_after);
+        self.census_at = Some(ctx.now + CENSUS);
         self.expires = None;
         self.last_heard = ctx.now;
     }

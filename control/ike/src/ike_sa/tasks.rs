@@ -132,7 +132,12 @@ impl IkeSa {
             deadlines.push(startable.map(|queued| queued.not_before).min());
         }
         if self.is_established() && !self.dormant {
-            deadlines.extend([self.rekey_at, self.give_up_at, self.reauthenticate_at]);
+            deadlines.extend([
+                self.rekey_at,
+                self.give_up_at,
+                self.reauthenticate_at,
+                self.census_at,
+            ]);
             deadlines.extend([self.child_deadline(), self.liveness_at(), self.keepalive_at()]);
         }
         deadlines.into_iter().flatten().min()
@@ -229,6 +234,13 @@ impl IkeSa {
                 remote,
                 bytes: vec![0xff],
             });
+        }
+        if self.census_at.is_some_and(|when| when <= now) {
+            self.census_at = Some(now + super::CENSUS);
+            let quiet = !self.outbox.exchanges().any(Exchange::concerns_child) && self.tasks.is_empty();
+            if quiet && !self.held_down && !self.superseded && !self.connection.remote_addresses.is_empty() {
+                self.enqueue_missing_children(now);
+            }
         }
         self.finish_draining(ctx);
         let mut select = Vec::new();

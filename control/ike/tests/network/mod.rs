@@ -82,6 +82,11 @@ impl Dataplane {
                         "a key was installed under two SPIs"
                     );
                 }
+                if spec.direction == SaDirection::Inbound {
+                    // Inbound SAs are known by their SPI alone, whatever address they are reached at.
+                    self.installed
+                        .retain(|old, _| old.direction != SaDirection::Inbound || old.spi != spec.spi);
+                }
                 self.installed.insert(reference, spec);
             }
             Update::RemoveSa(reference) => {
