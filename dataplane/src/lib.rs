@@ -53,6 +53,7 @@ pub mod config;
 pub mod counters;
 pub mod fragment;
 pub mod handle;
+pub mod handoff;
 pub mod hold;
 pub mod icmp_limit;
 pub mod link_watch;

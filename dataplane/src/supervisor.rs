@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::config::{Config, ConfigError};
 use crate::counters::CounterSegment;
 use crate::handle::{Handle, WorkerVoice};
+use crate::handoff::Handoff;
 use crate::link_watch::LinkWatch;
 use crate::ports::{PortManager, PortSettings, WorkerEnd};
 use crate::privileges::{self, PrivilegeError};
@@ -109,6 +110,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
 
     let tables = Arc::new(Tables::new(Limits::default()));
     let (reports, reported) = unbounded();
+    let handoff = Arc::new(Handoff::new(umems.len()));
     thread::scope(|scope| {
         let mut ends = Vec::new();
         let mut voices = Vec::new();
@@ -120,6 +122,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             voices.push(voice.clone());
             let pool = umem.pool().ok_or(StartError::MemoryTaken(number))?;
             let (tables, reports, tap) = (Arc::clone(&tables), Sender::clone(&reports), tap.clone());
+            let handoff = Arc::clone(&handoff);
             let counters = segment.worker(number);
             let (core, idle) = (config.cores.get(number).copied(), config.idle);
             let body = move || {
@@ -136,6 +139,8 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                     tap,
                     reads_tap: number == 0,
                     idle,
+                    number,
+                    handoff,
                 };
                 let made = Worker::new(pool, parts).map(|(mut worker, waker)| {
                     let _ = ready.send(Ok(waker));

@@ -6,6 +6,7 @@
 //! wake-ups, the TAP and the sleep of an idle worker are system calls.
 
 mod queues;
+mod transmit;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -20,6 +21,7 @@ use southbound::{DropReason, Event, PORT_SLOTS, PortCounter, WorkerCounter};
 use crate::batch::{BATCH_PACKETS, Batch, Ingress, Meta, Next, Slots};
 use crate::config::Idle;
 use crate::counters::WorkerCounters;
+use crate::handoff::Handoff;
 use crate::hold::Hold;
 use crate::icmp_limit::IcmpLimit;
 use crate::reassembly::{Limits, Reassembly};
@@ -108,6 +110,10 @@ pub struct Parts<'u> {
     pub reads_tap: bool,
     /// Between packets.
     pub idle: Idle,
+    /// Its number among the workers.
+    pub number: usize,
+    /// To the other workers.
+    pub handoff: Arc<Handoff>,
 }
 
 struct Served<'u> {
@@ -145,6 +151,7 @@ impl<'u> Worker<'u> {
     /// The kernel's, for the descriptor that wakes it.
     pub fn new(pool: FramePool<'u>, parts: Parts<'u>) -> io::Result<(Self, Waker)> {
         let (sleeper, waker) = Sleeper::new(parts.idle == Idle::Spin, 2 * PORT_SLOTS)?;
+        parts.handoff.register(parts.number, waker.clone());
         // What does not fit a frame behind its headroom is refused while it is put together.
         let datagram_bytes = pool.umem().packet_capacity_bytes() - LONGEST_LINK_HEADER_BYTES;
         let worker = Self {
@@ -241,6 +248,9 @@ impl<'u> Worker<'u> {
         if self.parts.reads_tap && (packets == 0 || now_ns >= self.next_tap_ns) {
             self.next_tap_ns = now_ns + TAP_INTERVAL_NS;
             packets += self.read_tap(now_ns);
+        }
+        if !self.parts.handoff.is_empty(self.parts.number) {
+            packets += self.take_parcels();
         }
         if !self.hold.is_empty() {
             packets += self.release(now_ns);
@@ -377,57 +387,6 @@ impl<'u> Worker<'u> {
     fn state_held(&self) {
         let held = self.hold.len() as u64 + self.reassembly.held_packets();
         self.parts.counters.set(WorkerCounter::Held, held);
-    }
-
-    /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
-    fn transmit(&mut self) {
-        // Packets of one port follow each other: counted together.
-        let (mut port, mut packets, mut bytes) = (PortSlot::FIRST, 0, 0);
-        for slot in Slots::of(self.batch.take(Next::Transmit)) {
-            let egress = self.batch.meta(slot).egress;
-            if egress != port {
-                self.count_transmitted(port, packets, bytes);
-                (port, packets, bytes) = (egress, 0, 0);
-            }
-            let Some(frame) = self.batch.remove(slot) else {
-                continue;
-            };
-            let frame_bytes = frame.len() as u64;
-            let index = self.egress.get(egress.get()).copied().flatten();
-            let Some(served) = index.and_then(|index| self.queues.get_mut(index)) else {
-                self.parts.counters.drop_packets(DropReason::PortDown, 1);
-                self.pool.put(frame);
-                continue;
-            };
-            let mut outcome = served.queue.push(frame);
-            if let Err(frame) = outcome {
-                // Once more after the device was told and finished frames were taken home.
-                served.queue.wake();
-                served.queue.complete(&mut self.pool);
-                outcome = served.queue.push(frame);
-            }
-            match outcome {
-                Ok(()) => {
-                    packets += 1;
-                    bytes += frame_bytes;
-                }
-                Err(frame) => {
-                    self.parts.counters.drop_packets(DropReason::TransmitRingFull, 1);
-                    self.pool.put(frame);
-                }
-            }
-        }
-        self.count_transmitted(port, packets, bytes);
-    }
-
-    #[inline]
-    fn count_transmitted(&self, port: PortSlot, packets: u64, bytes: u64) {
-        if packets != 0 {
-            let counters = &self.parts.counters;
-            counters.add(WorkerCounter::Transmitted, packets);
-            counters.add_port(port, PortCounter::TransmittedPackets, packets);
-            counters.add_port(port, PortCounter::TransmittedBytes, bytes);
-        }
     }
 
     /// Gives to the host what is for it.

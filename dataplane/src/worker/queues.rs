@@ -4,6 +4,7 @@ use southbound::{DropReason, PORT_SLOTS, PortCounter, WorkerCounter};
 
 use super::{Command, Report, Served, Worker};
 use crate::stage;
+use crate::tables::PortSlot;
 use crate::xsk::{QueueId, Remedy, Watch};
 
 impl Worker<'_> {
@@ -38,6 +39,11 @@ impl Worker<'_> {
             if let Some(egress) = self.egress.get_mut(served.slot.get()) {
                 egress.get_or_insert(index);
             }
+        }
+        for (slot, egress) in PortSlot::all().zip(&self.egress) {
+            self.parts
+                .handoff
+                .set_serving(self.parts.number, slot, egress.is_some());
         }
     }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_queue::ArrayQueue;
 use dataplane::config::Idle;
 use dataplane::counters::WorkerCounters;
+use dataplane::handoff::Handoff;
 use dataplane::sa::PathReport;
 use dataplane::tables::{Limits, PortLink, Tables, Writer};
 use dataplane::tap::Tap;
@@ -47,9 +48,10 @@ pub struct Gateway {
     pub paths: Arc<ArrayQueue<PathReport>>,
     /// The host's end of the TAP.
     pub host: UnixDatagram,
+    pub handoff: Arc<Handoff>,
     pub now_ns: u64,
     kernels: BTreeMap<u32, MemoryKernel<'static>>,
-    commands: Sender<Command<'static>>,
+    pub commands: Sender<Command<'static>>,
     pub reports: Receiver<Report<'static>>,
 }
 
@@ -71,6 +73,7 @@ impl Gateway {
         let (reporting, reports) = unbounded();
         let events = Arc::new(ArrayQueue::new(64));
         let paths = Arc::new(ArrayQueue::new(8));
+        let handoff = Arc::new(Handoff::new(2));
         let parts = Parts {
             reader: writer.tables().reader(),
             counters: WorkerCounters::detached(),
@@ -81,6 +84,8 @@ impl Gateway {
             tap: Some(Arc::new(Tap::over(OwnedFd::from(tap)))),
             reads_tap: true,
             idle: Idle::Spin,
+            number: 0,
+            handoff: Arc::clone(&handoff),
         };
         let (worker, _waker) = Worker::new(umem.pool().unwrap(), parts).unwrap();
         let mut gateway = Self {
@@ -89,6 +94,7 @@ impl Gateway {
             events,
             paths,
             host,
+            handoff,
             now_ns: START_NS,
             kernels: BTreeMap::new(),
             commands,

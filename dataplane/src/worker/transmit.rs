@@ -1,0 +1,123 @@
+//! The way out: transmit rings of this worker, and the inboxes of others.
+
+use southbound::{DropReason, PortCounter, WorkerCounter};
+
+use super::Worker;
+use crate::batch::{BATCH_PACKETS, Next, Slots};
+use crate::handoff::{Given, Parcel};
+use crate::tables::PortSlot;
+use crate::xsk::Frame;
+
+impl<'u> Worker<'u> {
+    /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
+    pub(super) fn transmit(&mut self) {
+        // Packets of one port follow each other: counted together.
+        let (mut port, mut packets, mut bytes) = (PortSlot::FIRST, 0, 0);
+        let mut given_to = 0;
+        for slot in Slots::of(self.batch.take(Next::Transmit)) {
+            let egress = self.batch.meta(slot).egress;
+            if egress != port {
+                self.count_transmitted(port, packets, bytes);
+                (port, packets, bytes) = (egress, 0, 0);
+            }
+            let Some(frame) = self.batch.remove(slot) else {
+                continue;
+            };
+            let frame_bytes = frame.len() as u64;
+            let index = self.egress.get(egress.get()).copied().flatten();
+            let Some(served) = index.and_then(|index| self.queues.get_mut(index)) else {
+                given_to |= self.give_away(egress, frame);
+                continue;
+            };
+            let mut outcome = served.queue.push(frame);
+            if let Err(frame) = outcome {
+                // Once more after the device was told and finished frames were taken home.
+                served.queue.wake();
+                served.queue.complete(&mut self.pool);
+                outcome = served.queue.push(frame);
+            }
+            match outcome {
+                Ok(()) => {
+                    packets += 1;
+                    bytes += frame_bytes;
+                }
+                Err(frame) => {
+                    self.parts.counters.drop_packets(DropReason::TransmitRingFull, 1);
+                    self.pool.put(frame);
+                }
+            }
+        }
+        self.count_transmitted(port, packets, bytes);
+        if given_to != 0 {
+            self.parts.handoff.wake(given_to);
+        }
+    }
+
+    /// Gives a packet to a worker that has a queue of its port; answers whose bit.
+    #[cold]
+    fn give_away(&mut self, port: PortSlot, frame: Frame<'u>) -> u64 {
+        let given = self.parts.handoff.give(port, frame.bytes());
+        self.pool.put(frame);
+        let counters = &self.parts.counters;
+        match given {
+            Given::To(worker) => {
+                counters.add(WorkerCounter::Transmitted, 1);
+                1 << worker
+            }
+            Given::Full => {
+                counters.drop_packets(DropReason::TransmitRingFull, 1);
+                0
+            }
+            Given::Nobody => {
+                counters.drop_packets(DropReason::PortDown, 1);
+                0
+            }
+        }
+    }
+
+    /// Sends what other workers could not.
+    pub(super) fn take_parcels(&mut self) -> usize {
+        let mut count = 0;
+        while count < BATCH_PACKETS
+            && let Some(parcel) = self.parts.handoff.take(self.parts.number)
+        {
+            count += 1;
+            if let Err(reason) = self.send_parcel(&parcel) {
+                self.parts.counters.add(WorkerCounter::Generated, 1);
+                self.parts.counters.drop_packets(reason, 1);
+            }
+        }
+        count
+    }
+
+    fn send_parcel(&mut self, parcel: &Parcel) -> Result<(), DropReason> {
+        let index = self.egress.get(parcel.port().get()).copied().flatten();
+        let served = index
+            .and_then(|index| self.queues.get_mut(index))
+            .ok_or(DropReason::PortDown)?;
+        let mut frame = self.pool.take().ok_or(DropReason::NoFrame)?;
+        let refused = if frame.reset(0) && frame.copy_from(parcel.bytes()) {
+            served.queue.push(frame).err()
+        } else {
+            Some(frame)
+        };
+        if let Some(frame) = refused {
+            self.pool.put(frame);
+            return Err(DropReason::TransmitRingFull);
+        }
+        let (counters, port) = (&self.parts.counters, parcel.port());
+        counters.add_port(port, PortCounter::TransmittedPackets, 1);
+        counters.add_port(port, PortCounter::TransmittedBytes, parcel.bytes().len() as u64);
+        Ok(())
+    }
+
+    #[inline]
+    fn count_transmitted(&self, port: PortSlot, packets: u64, bytes: u64) {
+        if packets != 0 {
+            let counters = &self.parts.counters;
+            counters.add(WorkerCounter::Transmitted, packets);
+            counters.add_port(port, PortCounter::TransmittedPackets, packets);
+            counters.add_port(port, PortCounter::TransmittedBytes, bytes);
+        }
+    }
+}
