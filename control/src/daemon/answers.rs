@@ -1,6 +1,7 @@
 //! Answers to the command line, and to the daemon's own questions.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use southbound::{NeighbourState, Query, Status};
@@ -8,6 +9,7 @@ use tracing::{info, warn};
 
 use super::supervisor::Daemon;
 use crate::admin::{Command, ExitCode, Frame, Noun, Replies, Reporter, Request, Role};
+use crate::exporter::Snapshot;
 use crate::plane::WorkerBlock;
 
 /// Records of one frame.
@@ -257,9 +259,35 @@ impl Daemon {
         })
     }
 
-    fn log_ports(&self, records: &[Status]) {
+    /// What a scrape shows.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            blocks: self.blocks().unwrap_or_default(),
+            ports: self.ports.values().cloned().collect(),
+            is_dataplane_up: self.plane_state() == "up",
+            generation: self.link.as_ref().map_or(0, |link| link.session.generation()),
+            tunnels: self.gateway.tunnels.len() as u64,
+            refused_tunnels: self.installer.refusals().len() as u64,
+            sas: self.installer.sa_counts(),
+            routes: self.desired.route_counts(),
+            neighbours: self.desired.neighbour_count(),
+            netlink: self.mirror.statistics(),
+            is_reload_good: !matches!(self.last_reload, Some(Err(_))),
+            reload_seconds: self
+                .config_taken
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+        }
+    }
+
+    /// Logs each port whose report differs from the last one.
+    fn log_ports(&mut self, records: &[Status]) {
         for status in records {
             let Status::Port(port) = status else { continue };
+            let before = self.ports.insert(port.interface.clone(), port.clone());
+            if before.as_ref() == Some(port) {
+                continue;
+            }
             match &port.error {
                 Some(error) => warn!(
                     interface = port.interface,

@@ -3,7 +3,7 @@
 //! What is new comes first, and what is no longer wanted goes only after the dataplane has taken all that
 //! is new: until then the old configuration is whole and can be gone back to.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 
@@ -75,6 +75,7 @@ impl Daemon {
                 self.gateway = gateway;
                 self.mirror.set_scope(self.installer.scope(&self.gateway));
                 self.last_reload = Some(Ok(()));
+                self.config_taken = SystemTime::now();
             }
             return Ok(Some("taken; the dataplane is away and will be told".into()));
         }
@@ -134,8 +135,11 @@ impl Daemon {
             }
         }
         // The kernel's own routes come back where the configuration no longer decides.
+        self.ports
+            .retain(|interface, _| self.gateway.ports.iter().any(|port| port.interface == *interface));
         self.mirror.set_scope(self.installer.scope(&self.gateway));
         self.last_reload = Some(Ok(()));
+        self.config_taken = SystemTime::now();
         info!(
             ports = self.gateway.ports.len(),
             tunnels = self.gateway.tunnels.len(),

@@ -1,21 +1,22 @@
 //! The daemon's state and its loop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use southbound::{ChannelError, Status, ToControl};
+use southbound::{ChannelError, PortStatus, Query, Status, ToControl};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::allowance::Allowance;
-use super::answers::Question;
+use super::answers::{Purpose, Question};
 use super::reload::PendingReload;
 use crate::admin::{Command, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
+use crate::exporter::{self, Snapshot};
 use crate::install::{Installer, Ledger, LedgerError};
 use crate::netlink::Mirror;
 use crate::plane::{Backoff, Connection, Counters, Desired, Notice, Phase, Session, Welcome};
@@ -106,11 +107,15 @@ pub struct Daemon {
     pub(super) reload: Option<PendingReload>,
     pub(super) started: Instant,
     pub(super) last_reload: Option<Result<(), String>>,
+    pub(super) config_taken: SystemTime,
+    /// The ports as last reported, by interface.
+    pub(super) ports: BTreeMap<String, PortStatus>,
     pub(super) rejections: Allowance,
     pub(super) strangers: Allowance,
     backoff: Backoff,
     next_attempt: tokio::time::Instant,
     commands: mpsc::Receiver<Command>,
+    scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -123,6 +128,7 @@ enum Wake {
     Connect,
     Kernel(io::Result<()>),
     Command(Command),
+    Scrape(oneshot::Sender<Snapshot>),
     Reload,
     Stop,
     Tick,
@@ -141,6 +147,11 @@ impl Daemon {
         let server = Server::open(&gateway.admin).map_err(fault("the admin socket"))?;
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));
+        let (sender, scrapes) = mpsc::channel(MAX_WAITING_COMMANDS);
+        if let Some(metrics) = &gateway.metrics {
+            let listener = exporter::listen(metrics.listen).map_err(fault("the metrics endpoint"))?;
+            tokio::spawn(exporter::serve(listener, sender));
+        }
         Ok(Self {
             options,
             gateway,
@@ -152,11 +163,14 @@ impl Daemon {
             reload: None,
             started: Instant::now(),
             last_reload: None,
+            config_taken: SystemTime::now(),
+            ports: BTreeMap::new(),
             rejections: Allowance::new(20, Duration::from_secs(10)),
             strangers: Allowance::new(10, Duration::from_secs(10)),
             backoff: Backoff::default(),
             next_attempt: tokio::time::Instant::now(),
             commands,
+            scrapes,
             hangup: signal(SignalKind::hangup()).map_err(fault("SIGHUP"))?,
             terminate: signal(SignalKind::terminate()).map_err(fault("SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(fault("SIGINT"))?,
@@ -198,6 +212,8 @@ impl Daemon {
                     }
                 }
                 Wake::Command(command) => self.command(command),
+                // A scraper that left needs no answer.
+                Wake::Scrape(reply) => drop(reply.send(self.snapshot())),
                 Wake::Reload => self.begin_reload(None, false),
                 Wake::Stop => break,
                 Wake::Tick => self.reload_deadline(),
@@ -227,6 +243,7 @@ impl Daemon {
             () = tokio::time::sleep_until(self.next_attempt), if connection.is_none() => Wake::Connect,
             result = self.mirror.step() => Wake::Kernel(result),
             Some(command) = self.commands.recv() => Wake::Command(command),
+            Some(reply) = self.scrapes.recv() => Wake::Scrape(reply),
             _ = self.hangup.recv() => Wake::Reload,
             _ = self.terminate.recv() => Wake::Stop,
             _ = self.interrupt.recv() => Wake::Stop,
@@ -303,6 +320,7 @@ impl Daemon {
             Notice::Rejected(object, rejection) => self.rejected(object, &rejection),
             Notice::Synced(removed) => {
                 self.installer.swept(&self.desired);
+                self.ask(Query::Ports, Purpose::LogPorts);
                 info!(removed, "the dataplane holds what it should");
             }
             Notice::Event(event) => self.event(event),

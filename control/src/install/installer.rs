@@ -281,6 +281,17 @@ impl Installer {
         Ok(before.difference(&self.wanted).copied().collect())
     }
 
+    /// How many inbound and outbound SAs the dataplane has.
+    #[must_use]
+    pub fn sa_counts(&self) -> [u64; 2] {
+        let inbound = self
+            .present
+            .iter()
+            .filter(|sa| sa.direction == SaDirection::Inbound)
+            .count();
+        [inbound as u64, (self.present.len() - inbound) as u64]
+    }
+
     /// Whether an object comes from the configuration.
     #[must_use]
     pub fn wants(&self, object: &Object) -> bool {

@@ -175,6 +175,23 @@ impl Desired {
         self.objects().filter(fits).collect()
     }
 
+    /// How many routes of IPv4 and of IPv6 are wanted.
+    #[must_use]
+    pub fn route_counts(&self) -> [u64; 2] {
+        let v4 = self
+            .routes
+            .keys()
+            .filter(|(_, prefix)| prefix.network().is_ipv4())
+            .count();
+        [v4 as u64, (self.routes.len() - v4) as u64]
+    }
+
+    /// How many neighbours are wanted.
+    #[must_use]
+    pub fn neighbour_count(&self) -> u64 {
+        self.neighbours.len() as u64
+    }
+
     /// The wanted next hops of a route.
     #[must_use]
     pub fn next_hops(&self, vrf: VrfId, prefix: IpPrefix) -> Option<&[NextHop]> {

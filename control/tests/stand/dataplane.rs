@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use rustix::net::{SocketFlags, accept_with};
 use southbound::{
     Channel, ChannelError, CounterLayout, DropReason, Event, ForwardingPlane, PROTOCOL_VERSION, PolicyStatus,
     PortPhase, PortStatus, Query, Recorder, Rejection, SaStatus, Status, ToControl, ToDataplane,
@@ -122,14 +123,7 @@ impl Drop for RecordingDataplane {
 fn serve(listener: &OwnedFd, instance: u64, state: &Mutex<State>, stop: &AtomicBool) {
     let mut channel: Option<Channel> = None;
     while !stop.load(Ordering::Relaxed) {
-        if let Ok(accepted) = accept4(
-            listener.as_raw_fd(),
-            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
-        ) {
-            use std::os::fd::FromRawFd;
-            #[allow(unsafe_code)]
-            // SAFETY: `accept4` has just made this descriptor, and nobody else has it.
-            let accepted = unsafe { OwnedFd::from_raw_fd(accepted) };
+        if let Ok(accepted) = accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             state.lock().unwrap().connections += 1;
             channel = Some(Channel::new(accepted));
         }
