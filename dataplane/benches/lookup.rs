@@ -1,0 +1,437 @@
+//! What the tables cost: nanoseconds and clock cycles a lookup, bytes an object, updates a second.
+//!
+//! `cargo bench -p dataplane --bench lookup [sad] [fib_v4] [fib_v6] [spd]`. Time is the thread's own, so that other
+//! work on the machine disturbs less; cycles are nanoseconds times the clock that the kernel tells.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+
+use dataplane::sa::Flow;
+use dataplane::tables::{Limits, Tables, View, VrfIndex, Writer};
+use nix::time::{ClockId, clock_gettime};
+use southbound::{
+    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, IpPrefix, KeyMaterial, Lifetime, LifetimeLimit, Mode, NextHop,
+    PolicyAction, PolicyId, PolicySpec, ProtocolMatch, ReplayWindow, RouteSpec, SaDirection, SaSpec,
+    SelectorPair, TtlPolicy, TunnelId, TunnelSpec, Update, VrfId,
+};
+
+const LOOKUPS: usize = 4_000_000;
+const BATCH: usize = 64;
+const MANY: u32 = 1_000_000;
+
+fn megahertz() -> f64 {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix("cpu MHz")?
+                .split(':')
+                .nth(1)?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or(1000.0)
+}
+
+/// Nanoseconds that this thread has run.
+fn thread_ns() -> f64 {
+    match clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID) {
+        Ok(time) => time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    pages * 4096
+}
+
+/// The median of five runs over `keys`, a batch at a time.
+fn measure<K: Copy>(name: &str, writer: &Writer, keys: &[K], mut batch: impl FnMut(View<'_>, &[K])) {
+    let mut reader = writer.tables().reader();
+    let rounds = (LOOKUPS / keys.len()).max(1);
+    let mut runs: Vec<f64> = (0..5)
+        .map(|_| {
+            let start = thread_ns();
+            for _ in 0..rounds {
+                for keys in keys.chunks(BATCH) {
+                    batch(reader.pin(), keys);
+                }
+            }
+            (thread_ns() - start) / (rounds * keys.len()) as f64
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    let nanoseconds = runs[2];
+    println!(
+        "{name:<44} {nanoseconds:>8.2} ns {:>8.1} cycles",
+        nanoseconds * megahertz() / 1000.0
+    );
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+fn new_writer() -> Writer {
+    let mut writer = Writer::new(Arc::new(Tables::new(Limits::default())));
+    apply(&mut writer, tunnel());
+    writer
+}
+
+fn apply(writer: &mut Writer, update: Update) {
+    if let Err(rejection) = writer.apply(1, update) {
+        panic!("{rejection}");
+    }
+}
+
+fn tunnel() -> Update {
+    Update::PutTunnel(TunnelSpec {
+        id: TunnelId(1),
+        name: "site".to_owned(),
+        mode: Mode::Tunnel,
+        inner_vrf: VrfId::MAIN,
+        outer_vrf: VrfId::MAIN,
+        local: Ipv4Addr::new(192, 0, 2, 1).into(),
+        remote: Ipv4Addr::new(198, 51, 100, 1).into(),
+        dscp: DscpPolicy::Copy,
+        ecn: EcnPolicy::Normal,
+        df: DfPolicy::Copy,
+        ttl: TtlPolicy::Set(64),
+        inner_mtu_bytes: None,
+        clamp_mss: true,
+    })
+}
+
+fn any_port(address: IpAddr, length_bits: u8) -> Endpoint {
+    match IpPrefix::new(address, length_bits) {
+        Ok(prefix) => Endpoint::any_port(prefix),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn sa(direction: SaDirection, number: u32) -> SaSpec {
+    let window = ReplayWindow::new(1024).ok();
+    let hard = LifetimeLimit {
+        seconds: Some(3600),
+        ..LifetimeLimit::default()
+    };
+    SaSpec {
+        direction,
+        spi: 0x1000 + number.wrapping_mul(0x9e37_79b1) % 0xffff_0000,
+        tunnel: TunnelId(1),
+        mode: Mode::Tunnel,
+        local: Ipv4Addr::new(192, 0, 2, 1).into(),
+        remote: Ipv4Addr::new(198, 51, 100, 1).into(),
+        udp: None,
+        transform: match southbound::Transform::new(southbound::Encryption::AesGcm128, None) {
+            Ok(transform) => transform,
+            Err(error) => panic!("{error}"),
+        },
+        key: KeyMaterial::new([number.to_be_bytes().as_slice(), &[1; 16]].concat()),
+        extended_sequence_numbers: true,
+        replay_window: window.filter(|_| direction == SaDirection::Inbound),
+        selectors: match direction {
+            SaDirection::Inbound => vec![SelectorPair {
+                local: any_port(Ipv4Addr::UNSPECIFIED.into(), 0),
+                remote: any_port(Ipv4Addr::from(number).into(), 32),
+                protocol: ProtocolMatch::Any,
+            }],
+            SaDirection::Outbound => vec![],
+        },
+        lifetime: Lifetime {
+            soft: LifetimeLimit::default(),
+            hard,
+        },
+        last_sequence: 0,
+    }
+}
+
+fn sad() {
+    for count in [1, 10_000, MANY] {
+        let mut writer = new_writer();
+        let (before, start) = (resident_bytes(), thread_ns());
+        for number in 0..count {
+            apply(&mut writer, Update::InstallSa(sa(SaDirection::Inbound, number)));
+            if number % 256 == 0 {
+                writer.settle();
+            }
+        }
+        let (took, bytes) = (thread_ns() - start, resident_bytes().saturating_sub(before));
+        let mut random = Random(88_172_645_463_325_252);
+        let spis: Vec<u32> = (0..LOOKUPS / 4)
+            .map(|_| sa(SaDirection::Inbound, random.below(count as usize) as u32).spi)
+            .collect();
+        measure(
+            &format!("SAD, {count} SAs, one by one"),
+            &writer,
+            &spis,
+            |view, spis| {
+                for spi in spis {
+                    black_box(view.inbound(*spi).map(|sa| sa.tunnel()));
+                }
+            },
+        );
+        measure(
+            &format!("SAD, {count} SAs, batch with prefetch"),
+            &writer,
+            &spis,
+            |view, spis| {
+                spis.iter().for_each(|spi| view.prefetch_entry(*spi));
+                spis.iter().for_each(|spi| view.prefetch_inbound(*spi));
+                for spi in spis {
+                    black_box(view.inbound(*spi).map(|sa| sa.tunnel()));
+                }
+            },
+        );
+        if count == MANY {
+            println!(
+                "{:<44} {:>8} bytes each, the writer's memory included",
+                "inbound SA, window 1024",
+                bytes / count as usize
+            );
+            println!(
+                "{:<44} {:>8.0} a second",
+                "inbound SAs installed",
+                f64::from(count) / took * 1e9
+            );
+            let start = thread_ns();
+            for number in 0..count {
+                apply(
+                    &mut writer,
+                    Update::RemoveSa(sa(SaDirection::Inbound, number).reference()),
+                );
+                if number % 256 == 0 {
+                    writer.settle();
+                }
+            }
+            println!(
+                "{:<44} {:>8.0} a second",
+                "inbound SAs removed",
+                f64::from(count) / (thread_ns() - start) * 1e9
+            );
+        }
+    }
+    let mut writer = new_writer();
+    let before = resident_bytes();
+    for number in 0..MANY {
+        apply(&mut writer, Update::InstallSa(sa(SaDirection::Outbound, number)));
+    }
+    let bytes = resident_bytes().saturating_sub(before);
+    println!(
+        "{:<44} {:>8} bytes each, the writer's memory included",
+        "outbound SA",
+        bytes / MANY as usize
+    );
+}
+
+fn fib_v4() {
+    let mut writer = new_writer();
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let hops = [
+        NextHop::Kernel,
+        NextHop::Blackhole,
+        NextHop::Unreachable,
+        NextHop::Tunnel(TunnelId(1)),
+    ];
+    let (before, start) = (resident_bytes(), thread_ns());
+    let mut networks = Vec::with_capacity(MANY as usize);
+    // As in the internet's table: most are /24, some shorter, few longer; below 224.0.0.0.
+    for number in 0..MANY {
+        let length = match random.below(100) {
+            0..60 => 24,
+            60..85 => 20 + random.below(4) as u8,
+            85..95 => 14 + random.below(6) as u8,
+            _ => 25 + random.below(8) as u8,
+        };
+        let address = (random.next() as u32) % 0xe000_0000;
+        networks.push(address);
+        let Ok(prefix) = IpPrefix::new(Ipv4Addr::from(address).into(), length) else {
+            continue;
+        };
+        apply(
+            &mut writer,
+            Update::PutRoute(RouteSpec {
+                vrf: VrfId::MAIN,
+                prefix,
+                next_hops: vec![hops[number as usize % hops.len()]],
+            }),
+        );
+    }
+    let routes = writer.route_status().len();
+    let (took, bytes) = (thread_ns() - start, resident_bytes().saturating_sub(before));
+    println!(
+        "{:<44} {:>8} bytes each, {} in the trie",
+        "IPv4 route",
+        bytes / routes,
+        writer.memory().fib_v4_bytes / routes
+    );
+    println!(
+        "{:<44} {:>8.0} a second",
+        "IPv4 routes put",
+        f64::from(MANY) / took * 1e9
+    );
+    for (name, prefixes) in [
+        ("64 hot prefixes", 64),
+        ("1000 hot prefixes", 1000),
+        ("all prefixes", networks.len()),
+    ] {
+        let destinations: Vec<u32> = (0..LOOKUPS / 4)
+            .map(|_| networks[random.below(prefixes)] ^ (random.next() as u32 & 0xff))
+            .collect();
+        measure(
+            &format!("FIB v4, {routes} routes, {name}"),
+            &writer,
+            &destinations,
+            |view, destinations| {
+                for destination in destinations {
+                    black_box(view.route_v4(VrfIndex::MAIN, Ipv4Addr::from(*destination)));
+                }
+            },
+        );
+    }
+}
+
+fn fib_v6() {
+    const ROUTES: u32 = 200_000;
+    let mut writer = new_writer();
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let before = resident_bytes();
+    let mut networks = Vec::new();
+    for number in 0..ROUTES {
+        let length = [32, 40, 44, 48, 48, 48, 56, 64][number as usize % 8];
+        let address = 0x2000 << 112 | u128::from(random.next() >> 3) << 64 >> 3;
+        networks.push(address);
+        let Ok(prefix) = IpPrefix::new(Ipv6Addr::from(address).into(), length) else {
+            continue;
+        };
+        apply(
+            &mut writer,
+            Update::PutRoute(RouteSpec {
+                vrf: VrfId::MAIN,
+                prefix,
+                next_hops: vec![NextHop::Kernel],
+            }),
+        );
+    }
+    let bytes = resident_bytes().saturating_sub(before);
+    let routes = writer.route_status().len();
+    println!(
+        "{:<44} {:>8} bytes each, {} in the trie",
+        "IPv6 route",
+        bytes / routes,
+        writer.memory().fib_v6_bytes / routes
+    );
+    for (name, prefixes) in [("64 hot prefixes", 64), ("all prefixes", networks.len())] {
+        let destinations: Vec<u128> = (0..LOOKUPS / 8)
+            .map(|_| networks[random.below(prefixes)] ^ u128::from(random.next()))
+            .collect();
+        measure(
+            &format!("FIB v6, {routes} routes, {name}"),
+            &writer,
+            &destinations,
+            |view, destinations| {
+                for destination in destinations {
+                    black_box(view.route_v6(VrfIndex::MAIN, Ipv6Addr::from(*destination)));
+                }
+            },
+        );
+    }
+}
+
+fn spd() {
+    const RULES: u32 = 10_000;
+    let mut writer = new_writer();
+    let policy = |id: u32, priority: u32, local: Endpoint, remote: Endpoint, action| {
+        Update::PutPolicy(PolicySpec {
+            id: PolicyId(id),
+            vrf: VrfId::MAIN,
+            priority,
+            selector: SelectorPair {
+                local,
+                remote,
+                protocol: ProtocolMatch::Any,
+            },
+            action,
+        })
+    };
+    let start = thread_ns();
+    let inside = Ipv4Addr::new(10, 200, 0, 0);
+    for number in 0..RULES {
+        let remote = any_port(Ipv4Addr::from(0x0a00_0000 + (number << 8)).into(), 24);
+        let local = any_port(inside.into(), 16);
+        apply(
+            &mut writer,
+            policy(
+                number,
+                100 + number % 10,
+                local,
+                remote,
+                PolicyAction::Protect(TunnelId(1)),
+            ),
+        );
+    }
+    let everything = any_port(Ipv4Addr::UNSPECIFIED.into(), 0);
+    apply(
+        &mut writer,
+        policy(RULES, 10_000, everything, everything, PolicyAction::Discard),
+    );
+    writer.settle();
+    println!(
+        "{:<44} {:>8.1} ms",
+        "10001 rules put and compiled",
+        (thread_ns() - start) / 1e6
+    );
+    let mut random = Random(0x0dd0_feed_beef_cafe);
+    let flows: Vec<Flow> = (0..64 * 1024)
+        .map(|_| Flow {
+            source: Ipv4Addr::from(inside.to_bits() | random.next() as u32 & 0xffff).into(),
+            destination: Ipv4Addr::from(0x0a00_0000 + (random.below(RULES as usize) as u32) * 256 + 7).into(),
+            protocol: 17,
+            ports: Some((1000, 53)),
+        })
+        .collect();
+    for (name, flows) in [("64 hot flows", &flows[..64]), ("65536 flows", &flows[..])] {
+        measure(
+            &format!("SPD, 10001 rules, {name}"),
+            &writer,
+            flows,
+            |view, flows| {
+                for flow in flows {
+                    black_box(view.policy_out(VrfIndex::MAIN, flow));
+                }
+            },
+        );
+    }
+}
+
+fn main() {
+    let parts: [(&str, fn()); 4] = [("sad", sad), ("fib_v4", fib_v4), ("fib_v6", fib_v6), ("spd", spd)];
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    for (name, part) in parts {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            part();
+        }
+    }
+}
