@@ -7,7 +7,6 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-
 use dataplane::sa::Flow;
 use dataplane::tables::{Limits, Tables, View, VrfIndex, Writer};
 use nix::time::{ClockId, clock_gettime};
