@@ -137,10 +137,6 @@ fn configure(
     Ok((connection, credentials))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the example is a driver: the clock enters here"
-)]
 fn clock() -> (Instant, u64) {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -315,7 +315,14 @@ mod tests {
             "intermediate missing"
         );
         assert!(
-            verify_chain(&leaf, &[middle.clone()], &authorities, &[], 100_000_000_000).is_err(),
+            verify_chain(
+                &leaf,
+                std::slice::from_ref(&middle),
+                &authorities,
+                &[],
+                100_000_000_000
+            )
+            .is_err(),
             "expired"
         );
         let (other, _, _) = issue(&[], None, true);

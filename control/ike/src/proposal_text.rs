@@ -324,7 +324,9 @@ mod tests {
     /// FIELD B.1: what the peers send by default, against our defaults, or against what a connection must name.
     #[test]
     fn peers_of_the_field() {
-        let cases: &[(&str, &[&str], Option<&str>, Option<&str>)] = &[
+        /// Peer, its proposals, what the connection must name for it, what is chosen.
+        type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             (
                 "Windows 10 default",
                 &[

@@ -1,5 +1,7 @@
 //! Bad input and bad moments against live endpoints, by the row of the list of faults that each is.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 mod network;
 
 use std::net::SocketAddr;

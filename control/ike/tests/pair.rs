@@ -1,5 +1,7 @@
 //! Two endpoints over a clean network: what each option negotiates.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 mod network;
 
 use std::net::SocketAddr;

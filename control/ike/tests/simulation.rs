@@ -3,6 +3,8 @@
 //!
 //! `IKE_SIM_SEEDS=10000` runs as many seeds, `IKE_SIM_SEED=17` exactly that one; `IKE_TRACE=1` prints every datagram.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 mod network;
 
 use std::time::Duration;

@@ -134,14 +134,14 @@ impl Endpoint {
             }
             Ok(Outcome::Redirected(payloads)) => self.answer_statelessly(local, remote, header, &payloads),
             Err(error) => {
-                if let Error::NoProposalChosen(_) = &error {
-                    if self.admission.may_report(now) {
-                        self.events.push_back(Event::Failed {
-                            connection: None,
-                            remote,
-                            reason: error.to_string(),
-                        });
-                    }
+                if let Error::NoProposalChosen(_) = &error
+                    && self.admission.may_report(now)
+                {
+                    self.events.push_back(Event::Failed {
+                        connection: None,
+                        remote,
+                        reason: error.to_string(),
+                    });
                 }
                 if let Error::Malformed(_) | Error::MissingPayload(_) | Error::BadPublicValue(_) = &error {
                     return Err(error);

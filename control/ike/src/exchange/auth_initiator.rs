@@ -294,10 +294,10 @@ impl IkeSa {
         }
         self.phase = Phase::Established;
         self.support.mobike = self.connection.mobike && parts.has(NotifyType::MOBIKE_SUPPORTED);
-        if let Some(window) = parts.notify(NotifyType::SET_WINDOW_SIZE) {
-            if let Ok(size) = <[u8; 4]>::try_from(window.data.as_slice()) {
-                self.outbox.set_limit(u32::from_be_bytes(size));
-            }
+        if let Some(window) = parts.notify(NotifyType::SET_WINDOW_SIZE)
+            && let Ok(size) = <[u8; 4]>::try_from(window.data.as_slice())
+        {
+            self.outbox.set_limit(u32::from_be_bytes(size));
         }
         self.start_lifetime(ctx);
         self.reauthenticate_at = self.connection.reauthenticate_after.map(|after| ctx.now + after);
@@ -362,7 +362,7 @@ fn address_request((v4, v6): (bool, bool)) -> Option<Payload> {
         attributes.push((attribute::INTERNAL_IP6_ADDRESS, Vec::new()));
         attributes.push((attribute::INTERNAL_IP6_DNS, Vec::new()));
     }
-    (!attributes.is_empty()).then(|| {
+    (!attributes.is_empty()).then_some({
         Payload::Configuration(ConfigurationPayload {
             kind: kind::REQUEST,
             attributes,

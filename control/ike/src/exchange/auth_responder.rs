@@ -359,7 +359,7 @@ impl IkeSa {
                 ),
             });
         }
-        Ok((!attributes.is_empty()).then(|| {
+        Ok((!attributes.is_empty()).then_some({
             Payload::Configuration(ConfigurationPayload {
                 kind: kind::REPLY,
                 attributes,

@@ -155,6 +155,12 @@ impl IkeSa {
         };
         let (spi_in, name, state) = (child.spi_in(), child.name.clone(), child.state);
         let renewed = child.successor.is_some() || state == ChildState::Rekeying;
+        if state == ChildState::Rekeying
+            && child.collision.is_some()
+            && self.lost_rekeys.len() < MAX_DELETED_EARLY
+        {
+            self.lost_rekeys.push(spi_in);
+        }
         self.remove_child(ctx, spi_in);
         let wanted = self
             .connection

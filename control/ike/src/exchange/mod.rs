@@ -2,6 +2,7 @@
 
 pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
+pub(crate) mod child_responder;
 pub(crate) mod create_child;
 pub(crate) mod followup;
 pub(crate) mod ike_sa_init;

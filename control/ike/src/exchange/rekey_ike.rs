@@ -103,12 +103,11 @@ impl IkeSa {
         if let Some(wanted) = parts
             .notify(NotifyType::INVALID_KE_PAYLOAD)
             .filter(|_| exchange.restarts < 3)
+            && let Ok(method) = wanted_method(wanted, &self.connection.proposals)
         {
-            if let Ok(method) = wanted_method(wanted, &self.connection.proposals) {
-                exchange.offer = Offer::new(method, ctx.random)?;
-                exchange.restarts += 1;
-                return self.send_ike_rekey(ctx, exchange);
-            }
+            exchange.offer = Offer::new(method, ctx.random)?;
+            exchange.restarts += 1;
+            return self.send_ike_rekey(ctx, exchange);
         }
         let spi = exchange.spi;
         if let Err(error) = self.take_ike_answer(ctx, exchange, parts) {

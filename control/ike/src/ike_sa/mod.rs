@@ -197,6 +197,8 @@ pub(crate) struct IkeSa {
     pub(crate) followup: Option<crate::exchange::followup::PendingFollowUp>,
     /// Outbound SPIs that the peer deleted while our exchange that makes them is out.
     pub(crate) deleted_early: Vec<u32>,
+    /// Pairs, by inbound SPI, that the peer deleted after it renewed them while our own renewal was out: ours lost.
+    pub(crate) lost_rekeys: Vec<u32>,
     /// Nonces of IKE_SA_INIT until the first Child SA took its keys from them.
     pub(crate) auth_nonces: (Vec<u8>, Vec<u8>),
     /// Addresses leased to the peer.
@@ -269,6 +271,7 @@ impl IkeSa {
             dormant: false,
             followup: None,
             deleted_early: Vec::new(),
+            lost_rekeys: Vec::new(),
             auth_nonces: Default::default(),
             virtual_addresses: Vec::new(),
             own_addresses: Vec::new(),

@@ -250,6 +250,7 @@ impl IkeSa {
         };
         if !self.outbox.exchanges().any(Exchange::concerns_child) {
             self.deleted_early.clear();
+            self.lost_rekeys.clear();
         }
         if let Err(error) = outcome {
             self.close_reason = Some(error.to_string());

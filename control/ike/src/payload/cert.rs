@@ -50,7 +50,7 @@ impl CertRequestPayload {
         let encoding = reader.u8("certificate encoding")?;
         let mut authorities = Vec::new();
         if encoding == X509_SIGNATURE {
-            if reader.remaining() % AUTHORITY_HASH_BYTES != 0 {
+            if !reader.remaining().is_multiple_of(AUTHORITY_HASH_BYTES) {
                 return Err(Error::Malformed("certification authority hashes"));
             }
             while !reader.is_empty() {

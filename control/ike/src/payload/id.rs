@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::reader::Reader;
 
 /// Who a peer says it is. Equality is of the wire form, except that names compare without case.
-#[derive(Clone, Eq, Hash)]
+#[derive(Clone, Eq)]
 pub enum Identity {
     /// An IPv4 or IPv6 address.
     Address(IpAddr),

@@ -1,7 +1,12 @@
 //! Two endpoints in one process under a virtual clock, and a seeded network between them that delays, reorders,
 //! duplicates, drops and corrupts. Beside each endpoint stands a model of its dataplane.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -154,6 +159,9 @@ pub struct NatBox {
     pub port_offset: u16,
 }
 
+/// A test's own rule: false loses the datagram.
+pub type Filter = Box<dyn FnMut(usize, &Transmit) -> bool>;
+
 pub struct Network {
     pub now: Instant,
     pub start: Instant,
@@ -164,7 +172,7 @@ pub struct Network {
     order: u64,
     pub nat: Option<NatBox>,
     /// Datagrams to let through untouched or drop, by a test's own rule.
-    pub filter: Option<Box<dyn FnMut(usize, &Transmit) -> bool>>,
+    pub filter: Option<Filter>,
     pub sent: u64,
     pub trace: bool,
 }
@@ -234,10 +242,10 @@ impl Network {
                 b.len()
             );
         }
-        if let Some(filter) = &mut self.filter {
-            if !filter(from, &transmit) {
-                return;
-            }
+        if let Some(filter) = &mut self.filter
+            && !filter(from, &transmit)
+        {
+            return;
         }
         if self.random.chance(self.faults.drop) {
             return;
