@@ -5,6 +5,7 @@ pub mod eavesdropper;
 pub mod gateway;
 pub mod iperf;
 pub mod namespace;
+pub mod pipeline;
 pub mod process;
 pub mod site_to_site;
 pub mod topology;

@@ -1,0 +1,49 @@
+//! `make bench-pipeline`: cycles per packet of the packet path in memory, a Markdown table and JSON records.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bench::pipeline::{Case, markdown, measure};
+use clap::Parser;
+
+/// Measures the packet path in memory.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Write the records here
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Milliseconds for each case
+    #[arg(long, default_value_t = 400)]
+    budget_ms: u64,
+    /// Only cases whose name contains this, such as "encap aes-128-gcm"
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("penstock-pipeline: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let mut records = Vec::new();
+    for case in Case::all() {
+        let algorithm = case.algorithm.map_or("", |algorithm| algorithm.report_name);
+        let name = format!("{} {algorithm}", case.kind.name());
+        if name.contains(&options.only) {
+            records.push(measure(&case, Duration::from_millis(options.budget_ms))?);
+        }
+    }
+    print!("{}", markdown(&records));
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&records)?)?;
+    }
+    Ok(())
+}
