@@ -31,8 +31,18 @@ test-vm: ## zero-copy on igb and virtio NICs, in a virtual machine without KVM; 
 	cargo test -p bench --test vm --no-run
 	timeout --foreground 900 cargo test -p bench --test vm -- --test-threads 1
 
-loom: ## the concurrency models
-	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --release --target-dir target/loom loom_
+loom: ## the concurrency models: replay window, sequence numbers, rings, publication
+	scripts/packages build
+	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --target-dir target/loom loom_
+
+bench: ## everything measured in memory: pipeline, AEADs, tables
+	$(MAKE) bench-pipeline
+	cargo bench --workspace --benches
+
+bench-pipeline: ## cycles per packet of the packet path in memory; JSON=FILE keeps the records
+	scripts/packages build
+	cargo build --release -p bench --bin penstock-pipeline
+	taskset -c $(or $(CORE),0) target/release/penstock-pipeline $(if $(JSON),--json $(JSON))
 
 fuzz: ## every fuzz target for FOR seconds each (5)
 	scripts/packages build
@@ -45,4 +55,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo ebpf test test-vm loom fuzz lint
+.PHONY: help build demo ebpf test test-vm loom bench bench-pipeline fuzz lint
