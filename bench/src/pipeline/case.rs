@@ -37,7 +37,7 @@ pub struct Algorithm {
 }
 
 /// The transforms that are measured.
-pub const ALGORITHMS: [Algorithm; 5] = [
+const ALGORITHMS: [Algorithm; 5] = [
     Algorithm { report_name: "aes-128-gcm", encryption: Encryption::AesGcm128, integrity: None },
     Algorithm { report_name: "aes-256-gcm", encryption: Encryption::AesGcm256, integrity: None },
     Algorithm {

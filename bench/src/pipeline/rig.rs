@@ -155,7 +155,10 @@ impl Side {
         let slot = self.writer.port_slot(ingress).unwrap_or(PortSlot::FIRST);
         for packet in packets {
             let Some(mut frame) = self.pool.take() else { return };
-            frame.copy_from(packet);
+            if !frame.copy_from(packet) {
+                self.pool.put(frame);
+                return;
+            }
             let meta = Meta::new(Ingress::Port(slot), VrfIndex::MAIN);
             if let Err(frame) = self.batch.push(frame, meta, Next::Classify) {
                 self.pool.put(frame);
