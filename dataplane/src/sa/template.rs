@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use southbound::{Mode, SaSpec, UdpEncapsulation};
+use wire::checksum::Sum;
 
 const IPV4_BYTES: u8 = 20;
 const IPV6_BYTES: u8 = 40;
@@ -18,6 +19,8 @@ const UDP_PROTOCOL: u8 = 17;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OuterTemplate {
     bytes: [u8; Self::MAX_BYTES],
+    /// One's-complement sum of the IPv4 header as it stands here.
+    header_sum: u16,
     ip_bytes: u8,
     udp_bytes: u8,
 }
@@ -31,6 +34,7 @@ impl OuterTemplate {
     pub fn new(spec: &SaSpec) -> Self {
         let mut template = Self {
             bytes: [0; Self::MAX_BYTES],
+            header_sum: 0,
             ip_bytes: 0,
             udp_bytes: 0,
         };
@@ -50,6 +54,13 @@ impl OuterTemplate {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.ip_bytes + self.udp_bytes + SPI_BYTES)]
+    }
+
+    /// What the constant part of the IPv4 header adds to its checksum, so that no packet's header is read back.
+    #[inline]
+    #[must_use]
+    pub fn header_sum(&self) -> u16 {
+        self.header_sum
     }
 
     /// Bytes of the IP header: 20, 40, or none in transport mode.
@@ -82,6 +93,7 @@ impl OuterTemplate {
                 self.bytes[9] = protocol;
                 self.bytes[12..16].copy_from_slice(&local.octets());
                 self.bytes[16..20].copy_from_slice(&remote.octets());
+                self.header_sum = !Sum::new().bytes(&self.bytes[..20]).checksum();
             }
             // Both are of one family: checked where the SA is installed.
             (local, remote) => {

@@ -1,6 +1,7 @@
 //! The bytes of an outbound ESP packet around and within the frame, all but IV, ciphertext and ICV.
 
 use southbound::{DfPolicy, DropReason, TtlPolicy};
+use wire::checksum::Sum;
 use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6};
 
 use super::ecn;
@@ -69,6 +70,7 @@ pub fn tunnel(
         };
         write_v4(
             frame.bytes_mut(),
+            template.header_sum(),
             total_bytes,
             class,
             hops,
@@ -195,6 +197,7 @@ impl InnerFields {
 #[inline(always)]
 fn write_v4(
     bytes: &mut [u8],
+    constant_sum: u16,
     total_bytes: u16,
     class: TrafficClass,
     hops: u8,
@@ -204,18 +207,26 @@ fn write_v4(
     let Some(header) = bytes.first_chunk_mut::<{ ipv4::HEADER_BYTES }>() else {
         return;
     };
+    // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence number's.
+    let (identification, fragment) = if dont_fragment {
+        (0, DONT_FRAGMENT)
+    } else {
+        (identification, 0)
+    };
     header[1] = class.0;
     header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
-    // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence number's.
-    if dont_fragment {
-        header[4..8].copy_from_slice(&[0, 0, (DONT_FRAGMENT >> 8) as u8, 0]);
-    } else {
-        header[4..6].copy_from_slice(&identification.to_be_bytes());
-        header[6..8].fill(0);
-    }
+    header[4..6].copy_from_slice(&identification.to_be_bytes());
+    header[6..8].copy_from_slice(&fragment.to_be_bytes());
     header[8] = hops;
-    header[10..12].fill(0);
-    let checksum = wire::checksum::Sum::new().bytes(header).checksum();
+    // Summed from the fields: reading the header back would wait for the stores above.
+    let checksum = Sum::new()
+        .word(constant_sum)
+        .word(u16::from(class.0))
+        .word(total_bytes)
+        .word(identification)
+        .word(fragment)
+        .word(u16::from(hops) << 8)
+        .checksum();
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
