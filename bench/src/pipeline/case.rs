@@ -38,8 +38,16 @@ pub struct Algorithm {
 
 /// The transforms that are measured.
 const ALGORITHMS: [Algorithm; 5] = [
-    Algorithm { report_name: "aes-128-gcm", encryption: Encryption::AesGcm128, integrity: None },
-    Algorithm { report_name: "aes-256-gcm", encryption: Encryption::AesGcm256, integrity: None },
+    Algorithm {
+        report_name: "aes-128-gcm",
+        encryption: Encryption::AesGcm128,
+        integrity: None,
+    },
+    Algorithm {
+        report_name: "aes-256-gcm",
+        encryption: Encryption::AesGcm256,
+        integrity: None,
+    },
     Algorithm {
         report_name: "aes-128-cbc-hmac-sha1",
         encryption: Encryption::AesCbc128,
@@ -79,16 +87,31 @@ impl Case {
         for algorithm in ALGORITHMS {
             for kind in [Kind::Encap, Kind::Decap] {
                 for size_bytes in [64, 256, 1420] {
-                    cases.push(Self { kind, algorithm: Some(algorithm), size_bytes, sas: 1 });
+                    cases.push(Self {
+                        kind,
+                        algorithm: Some(algorithm),
+                        size_bytes,
+                        sas: 1,
+                    });
                 }
             }
         }
         for kind in [Kind::Encap, Kind::Decap] {
             for size_bytes in [64, 1420] {
-                cases.push(Self { kind, algorithm: ALGORITHMS.first().copied(), size_bytes, sas: 10_000 });
+                cases.push(Self {
+                    kind,
+                    algorithm: ALGORITHMS.first().copied(),
+                    size_bytes,
+                    sas: 10_000,
+                });
             }
         }
-        cases.push(Self { kind: Kind::Forward, algorithm: None, size_bytes: 64, sas: 0 });
+        cases.push(Self {
+            kind: Kind::Forward,
+            algorithm: None,
+            size_bytes: 64,
+            sas: 0,
+        });
         cases
     }
 }

@@ -34,7 +34,10 @@ pub fn markdown(records: &[Record]) -> String {
     for record in records {
         let algorithm = record.algorithm.as_deref().unwrap_or("-");
         let (bare, ratio) = match record.aead_cycles_per_packet {
-            Some(bare) => (format!("{bare:.0}"), format!("{:.0}%", 100.0 * bare / record.cycles_per_packet)),
+            Some(bare) => (
+                format!("{bare:.0}"),
+                format!("{:.0}%", 100.0 * bare / record.cycles_per_packet),
+            ),
             None => ("-".to_owned(), "-".to_owned()),
         };
         // Writing to a string does not fail.

@@ -86,7 +86,13 @@ impl Rig {
             Kind::Encap | Kind::Forward => (Side::new(1, case)?, None),
             Kind::Decap => (Side::new(2, case)?, Some(Side::new(1, case)?)),
         };
-        Ok(Self { case: *case, measured, peer, next_sa: 0, packets: Vec::new() })
+        Ok(Self {
+            case: *case,
+            measured,
+            peer,
+            next_sa: 0,
+            packets: Vec::new(),
+        })
     }
 
     /// Makes a batch, walks it, and returns the TSC cycles of the walk alone.
@@ -191,7 +197,9 @@ impl Side {
     fn unload(&mut self, mut copies: Option<&mut Vec<Vec<u8>>>) -> Result<(), RigError> {
         let mut left = 0;
         for slot in Slots::of(self.batch.take(Next::Transmit)) {
-            let Some(frame) = self.batch.remove(slot) else { continue };
+            let Some(frame) = self.batch.remove(slot) else {
+                continue;
+            };
             if let Some(copies) = &mut copies {
                 copies.push(frame.bytes().to_vec());
             }
@@ -201,8 +209,15 @@ impl Side {
         if left == BATCH_PACKETS {
             return Ok(());
         }
-        let reason = DropReason::ALL.iter().copied().find(|reason| self.counters.dropped(*reason) != 0);
-        Err(RigError::Lost { sent: BATCH_PACKETS, left, reason })
+        let reason = DropReason::ALL
+            .iter()
+            .copied()
+            .find(|reason| self.counters.dropped(*reason) != 0);
+        Err(RigError::Lost {
+            sent: BATCH_PACKETS,
+            left,
+            reason,
+        })
     }
 }
 
@@ -233,10 +248,15 @@ fn plain(size_bytes: usize, sa: u32) -> Vec<u8> {
     link[6..12].copy_from_slice(&neighbour_mac(LAN));
     link[12..14].copy_from_slice(&[0x08, 0x00]);
     let length = (size_bytes as u16).to_be_bytes();
-    let header = [0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 5];
+    let header = [
+        0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, 17, 0, 0, 10, 1, 0, 5,
+    ];
     packet[..16].copy_from_slice(&header);
     packet[16..20].copy_from_slice(&far_address(sa));
-    let checksum = wire::checksum::Sum::new().bytes(&packet[..20]).checksum().to_be_bytes();
+    let checksum = wire::checksum::Sum::new()
+        .bytes(&packet[..20])
+        .checksum()
+        .to_be_bytes();
     packet[10..12].copy_from_slice(&checksum);
     let udp_length = (size_bytes as u16 - 20).to_be_bytes();
     packet[20..28].copy_from_slice(&[0x10, 0, 0x20, 0, udp_length[0], udp_length[1], 0, 0]);
@@ -259,7 +279,11 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
     }
     let me = usize::from(number - 1);
     let (local, remote) = (OUTER[me], OUTER[1 - me]);
-    apply(Update::PutLocalAddress(LocalAddress { vrf: VrfId::MAIN, address: local.into(), port: Some(WAN) }))?;
+    apply(Update::PutLocalAddress(LocalAddress {
+        vrf: VrfId::MAIN,
+        address: local.into(),
+        port: Some(WAN),
+    }))?;
     for (port, address) in [(WAN, remote), (WAN, [198, 51, 100, 99]), (LAN, [10, 1, 0, 99])] {
         apply(Update::PutNeighbour(Neighbour {
             port,
@@ -268,21 +292,36 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
         }))?;
     }
     let route = |prefix: IpPrefix, next_hop| {
-        Update::PutRoute(RouteSpec { vrf: VrfId::MAIN, prefix, next_hops: vec![next_hop] })
+        Update::PutRoute(RouteSpec {
+            vrf: VrfId::MAIN,
+            prefix,
+            next_hops: vec![next_hop],
+        })
     };
     let prefix = |address: [u8; 4], length| IpPrefix::new(address.into(), length);
-    let via = |port, gateway: [u8; 4]| NextHop::Port { port, gateway: Some(gateway.into()) };
-    let connected = NextHop::Port { port: WAN, gateway: None };
+    let via = |port, gateway: [u8; 4]| NextHop::Port {
+        port,
+        gateway: Some(gateway.into()),
+    };
+    let connected = NextHop::Port {
+        port: WAN,
+        gateway: None,
+    };
     if let Ok(outer) = prefix([198, 51, 100, 0], 24) {
         apply(route(outer, connected))?;
     }
     // Where plain packets go: beyond the WAN for forwarding, and to the LAN for what comes out of tunnels.
-    let (far_port, far_gateway) =
-        if number == 1 { (WAN, [198, 51, 100, 99]) } else { (LAN, [10, 1, 0, 99]) };
+    let (far_port, far_gateway) = if number == 1 {
+        (WAN, [198, 51, 100, 99])
+    } else {
+        (LAN, [10, 1, 0, 99])
+    };
     if let Ok(far) = prefix([10, 128, 0, 0], 9) {
         apply(route(far, via(far_port, far_gateway)))?;
     }
-    let Some(algorithm) = case.algorithm else { return Ok(()) };
+    let Some(algorithm) = case.algorithm else {
+        return Ok(());
+    };
     let transform = Transform::new(algorithm.encryption, algorithm.integrity)?;
     for index in 0..case.sas {
         let tunnel = TunnelId(index + 1);
@@ -292,12 +331,22 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
         apply(Update::InstallSa(spec))?;
         if number == 1 {
             apply(Update::SelectOutbound { tunnel, sa: name })?;
-            apply(route(IpPrefix::host(far_address(index).into()), NextHop::Tunnel(tunnel)))?;
+            apply(route(
+                IpPrefix::host(far_address(index).into()),
+                NextHop::Tunnel(tunnel),
+            ))?;
         }
     }
     for port in [LAN, WAN] {
         if let Some(slot) = writer.port_slot(port) {
-            writer.set_port_link(slot, PortLink { mtu_bytes: 1600, mac: port_mac(port), up: true });
+            writer.set_port_link(
+                slot,
+                PortLink {
+                    mtu_bytes: 1600,
+                    mac: port_mac(port),
+                    up: true,
+                },
+            );
         }
     }
     writer.settle();
@@ -338,12 +387,20 @@ fn sa_spec(
     let any = |text: [u8; 4], length| IpPrefix::new(text.into(), length).map(Endpoint::any_port);
     let selectors = match (any([10, 128, 0, 0], 9), any([10, 1, 0, 0], 16)) {
         (Ok(local), Ok(remote)) if !is_outbound => {
-            vec![SelectorPair { local, remote, protocol: ProtocolMatch::Any }]
+            vec![SelectorPair {
+                local,
+                remote,
+                protocol: ProtocolMatch::Any,
+            }]
         }
         _ => Vec::new(),
     };
     SaSpec {
-        direction: if is_outbound { SaDirection::Outbound } else { SaDirection::Inbound },
+        direction: if is_outbound {
+            SaDirection::Outbound
+        } else {
+            SaDirection::Inbound
+        },
         spi: 0x1_0000 + index,
         tunnel,
         mode: Mode::Tunnel,
