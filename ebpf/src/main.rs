@@ -8,11 +8,12 @@
 )]
 
 use core::cell::Cell;
-use core::hint::assert_unchecked;
+use core::hint::{assert_unchecked, black_box};
 use core::net::{Ipv4Addr, Ipv6Addr};
+use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, xdp_action};
-use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
@@ -51,9 +52,12 @@ const MAX_HEADERS: u32 = 1 + 2 + 1 + MAX_EXTENSIONS as u32 + 1 + 1 + 4;
 /// Entry: one frame, seen up to the end of its first buffer.
 #[xdp(frags)]
 fn penstock_xdp(context: XdpContext) -> u32 {
-    let Some(config) = PORT.get(0) else {
+    let Some(config) = lookup::<PortConfig, 1>(&raw const PORT, [0]) else {
         return xdp_action::XDP_PASS;
     };
+    // SAFETY: the map gave a pointer to its one element, which stays for as long as the program runs. User space
+    // may write it meanwhile: any mixture of old and new octets is a `PortConfig`.
+    let config = unsafe { config.as_ref() };
     let steering = MapSteering { config };
     let had_to_skip = Cell::new(false);
     let mut verdict = classify(FrameCursor::new(&context, &had_to_skip), &steering);
@@ -94,11 +98,23 @@ fn redirect(queue: u32, why: Redirect) -> u32 {
 fn count(queue: u32, index: usize) {
     // One element a counter rather than one row a queue: an offset into a row that depends on the verdict is
     // pointer arithmetic, which the verifier forbids to processes that lack CAP_PERFMON.
-    if let Some(counter) = VERDICTS.get_ptr_mut(counter_index(queue, index)) {
+    let key = [u64::from(counter_index(queue, index))];
+    if let Some(counter) = lookup::<u64, 1>(&raw const VERDICTS, key) {
+        let counter = counter.as_ptr();
         // SAFETY: the map gave a pointer to this CPU's own counter, which no other CPU writes, and the program
         // is not interrupted by itself on one CPU.
         unsafe { *counter = (*counter).wrapping_add(1) };
     }
+}
+
+/// Looks up a key that begins with the octets of `key`, in memory order.
+///
+/// Whole words: without CAP_PERFMON verifiers such as Linux 6.1's do not let a part of a word on the stack be written
+/// where another part has been.
+#[inline(always)]
+fn lookup<V, const WORDS: usize>(map: *const impl Sized, key: [u64; WORDS]) -> Option<NonNull<V>> {
+    // SAFETY: `map` is one of the maps above, and its keys are not longer than `key`; the values are `V`s.
+    NonNull::new(unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const key).cast()) }.cast())
 }
 
 struct MapSteering<'a> {
@@ -118,22 +134,29 @@ impl Steering for MapSteering<'_> {
 
     #[inline(always)]
     fn vlan_role(&self, vlan: VlanKey) -> Role {
-        match VLANS.get_ptr(&vlan) {
+        // A `VlanKey` as it lies in memory.
+        let key = u64::from(u32::from(vlan.outer) | u32::from(vlan.inner) << 16);
+        match lookup::<Role, 1>(&raw const VLANS, [key]) {
             // SAFETY: entries are four aligned octets that user space replaces whole; one that is removed
             // meanwhile stays readable until the program ends (RCU).
-            Some(role) => unsafe { *role },
+            Some(role) => unsafe { *role.as_ptr() },
             None => Role::NONE,
         }
     }
 
     #[inline(always)]
     fn is_local_v4(&self, address: Ipv4Addr) -> bool {
-        LOCAL_V4.get_ptr(&address.octets()).is_some()
+        let key = u64::from(u32::from_ne_bytes(address.octets()));
+        lookup::<u8, 1>(&raw const LOCAL_V4, [key]).is_some()
     }
 
     #[inline(always)]
     fn is_local_v6(&self, address: Ipv6Addr) -> bool {
-        LOCAL_V6.get_ptr(&address.octets()).is_some()
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+        // The black box keeps the compiler from copying octet by octet.
+        let key = [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]]
+            .map(|half| black_box(u64::from_ne_bytes(half)));
+        lookup::<u8, 2>(&raw const LOCAL_V6, key).is_some()
     }
 }
 
@@ -215,7 +238,7 @@ impl<'p> Cursor<'p> for CopyCursor<'p> {
     #[inline(always)]
     fn take<const N: usize>(&mut self) -> Option<&'p [u8; N]> {
         const { assert!(N <= size_of::<Header>()) };
-        let copy = HEADERS.get_ptr_mut(self.copied_headers)?;
+        let copy = lookup::<Header, 1>(&raw const HEADERS, [u64::from(self.copied_headers)])?.as_ptr();
         // SAFETY: the context is the one that the kernel gave; the map gave a pointer to this CPU's own element, which
         // has room for N octets. The kernel copies only what lies within the frame.
         let result =
