@@ -444,6 +444,27 @@ fn the_check_verb_needs_no_daemon_and_answers_by_exit_code() {
     );
 }
 
+#[test]
+fn the_example_is_a_good_configuration() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("example/penstock.toml");
+    let gateway = Gateway::load(&path, KeyAccess::IfReadable).unwrap().gateway;
+    assert_eq!(gateway.tunnels[0].sas[0].transform.to_string(), "aes128gcm16");
+    assert_eq!((gateway.ports.len(), gateway.policies.len()), (2, 1));
+    // What is commented out is good too.
+    let text = fs::read_to_string(&path).unwrap();
+    let folder = Folder::new("example");
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(setting) if setting.contains(" = ") => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_ne!(uncommented, text);
+    let path = folder.write("penstock.toml", &uncommented);
+    Gateway::load(&path, KeyAccess::IfReadable).unwrap();
+}
+
 proptest! {
     /// A good file with one byte changed, left out or doubled: read or refused with a place, never a panic.
     #[test]

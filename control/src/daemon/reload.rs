@@ -3,6 +3,7 @@
 //! What is new comes first, and what is no longer wanted goes only after the dataplane has taken all that
 //! is new: until then the old configuration is whole and can be gone back to.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
@@ -20,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct PendingReload {
     previous: Gateway,
     stale: Vec<Object>,
+    /// What the dataplane has not acknowledged yet.
+    pub(super) awaited: BTreeSet<Object>,
     pub(super) failures: Vec<String>,
     replies: Option<Replies>,
     deadline: Instant,
@@ -99,7 +102,7 @@ impl Daemon {
         if dry_run {
             return Ok(Some("it would be taken".into()));
         }
-        let stale = self
+        let committed = self
             .installer
             .commit(plan, &mut self.desired)
             .map_err(|fault| (ExitCode::Refused, fault.to_string()))?;
@@ -107,7 +110,8 @@ impl Daemon {
         self.mirror.set_scope(self.installer.scope(&self.gateway));
         self.reload = Some(PendingReload {
             previous,
-            stale,
+            stale: committed.stale,
+            awaited: committed.changed,
             failures: Vec::new(),
             replies: None,
             deadline: Instant::now() + LIMIT,
@@ -121,7 +125,12 @@ impl Daemon {
             .reload
             .as_ref()
             .is_some_and(|reload| !reload.failures.is_empty());
-        if self.reload.is_none() || !(is_failed || self.is_settled() || self.link.is_none()) {
+        // The kernel's changes go on meanwhile: only the reload's own objects are waited for.
+        let is_taken = self
+            .reload
+            .as_ref()
+            .is_some_and(|reload| reload.awaited.is_empty());
+        if self.reload.is_none() || !(is_failed || is_taken || self.link.is_none()) {
             return;
         }
         let Some(reload) = self.reload.take() else { return };
@@ -166,8 +175,8 @@ impl Daemon {
         self.gateway = reload.previous;
         let plan = self.installer.plan(&self.gateway);
         match self.installer.commit(plan, &mut self.desired) {
-            Ok(stale) => {
-                for object in stale {
+            Ok(committed) => {
+                for object in committed.stale {
                     self.desired.remove(object);
                 }
             }

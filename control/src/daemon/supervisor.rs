@@ -316,7 +316,12 @@ impl Daemon {
                 }
             }
             Notice::Learned(held) => self.learned(&held),
-            Notice::Applied(object) => self.installer.applied(&object, &self.desired),
+            Notice::Applied(object) => {
+                self.installer.applied(&object, &self.desired);
+                if let Some(reload) = &mut self.reload {
+                    reload.awaited.remove(&object);
+                }
+            }
             Notice::Rejected(object, rejection) => self.rejected(object, &rejection),
             Notice::Synced(removed) => {
                 self.installer.swept(&self.desired);
@@ -344,8 +349,8 @@ impl Daemon {
             }
         }
         match self.installer.commit(plan, &mut self.desired) {
-            Ok(stale) => {
-                for object in stale {
+            Ok(committed) => {
+                for object in committed.stale {
                     self.desired.remove(object);
                 }
             }

@@ -23,6 +23,15 @@ pub struct Plan {
     pub refusals: BTreeMap<String, Vec<String>>,
 }
 
+/// What a plan changed.
+#[derive(Debug)]
+pub struct Committed {
+    /// What the configuration wanted before and no longer does: it is the caller's to remove.
+    pub stale: Vec<Object>,
+    /// What the dataplane has to be told.
+    pub changed: BTreeSet<Object>,
+}
+
 /// Turns configurations into wanted objects, and remembers what it wanted.
 #[derive(Debug)]
 pub struct Installer {
@@ -263,22 +272,29 @@ impl Installer {
         Ok((specs, uses))
     }
 
-    /// Makes `desired` hold what `plan` says, after the use of its keys was recorded. Returns what the
-    /// configuration wanted before and no longer does: it is the caller's to remove.
+    /// Makes `desired` hold what `plan` says, after the use of its keys was recorded.
     ///
     /// # Errors
     /// Where the record could not be written: nothing of the plan was taken over.
-    pub fn commit(&mut self, plan: Plan, desired: &mut Desired) -> Result<Vec<Object>, LedgerError> {
+    pub fn commit(&mut self, plan: Plan, desired: &mut Desired) -> Result<Committed, LedgerError> {
         self.ledger.record(plan.uses)?;
         let before = std::mem::take(&mut self.wanted);
+        let mut changed = BTreeSet::new();
         for update in plan.updates {
-            if let Some(object) = Object::of(&update) {
+            let object = Object::of(&update);
+            let is_changed = desired.put(update);
+            if let Some(object) = object {
                 self.wanted.insert(object);
+                if is_changed {
+                    changed.insert(object);
+                }
             }
-            desired.put(update);
         }
         self.refusals = plan.refusals;
-        Ok(before.difference(&self.wanted).copied().collect())
+        Ok(Committed {
+            stale: before.difference(&self.wanted).copied().collect(),
+            changed,
+        })
     }
 
     /// How many inbound and outbound SAs the dataplane has.

@@ -4,5 +4,5 @@ mod installer;
 mod ledger;
 mod numbers;
 
-pub use installer::{Installer, Plan};
+pub use installer::{Committed, Installer, Plan};
 pub use ledger::{Ledger, LedgerError};

@@ -11,7 +11,7 @@ use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use southbound::PortId;
+use southbound::{IpPrefix, PortId};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -26,6 +26,10 @@ const EVENT_BUFFER_BYTES: usize = 32 * 1024 * 1024;
 const REQUEST_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 const NLM_F_CREATE: u16 = 0x400;
+
+fn host_prefixes(scope: &Scope) -> BTreeSet<IpPrefix> {
+    scope.host_routes.iter().map(|route| route.prefix).collect()
+}
 
 /// How long doubts about routes gather before they are asked for, and the least pause between dumps.
 const ROUTE_DOUBT_PAUSE: Duration = Duration::from_millis(50);
@@ -49,7 +53,7 @@ pub struct Statistics {
     pub route_resyncs: u64,
     /// Messages that could not be read.
     pub undecodable: u64,
-    /// How long the last complete dump took.
+    /// How long the last dump took.
     pub last_resync_ms: u64,
 }
 
@@ -103,6 +107,8 @@ pub struct Mirror {
     requests: Socket,
     tables: Tables,
     scope: Scope,
+    /// The prefixes of `scope.host_routes`.
+    host_prefixes: BTreeSet<IpPrefix>,
     dump: Option<Dump>,
     due: Option<Due>,
     is_primed: bool,
@@ -131,6 +137,7 @@ impl Mirror {
             events: Socket::open(MIRROR_GROUPS, event_buffer_bytes)?,
             requests: Socket::open(0, REQUEST_BUFFER_BYTES)?,
             tables: Tables::default(),
+            host_prefixes: host_prefixes(&scope),
             scope,
             dump: None,
             due: Some(Due {
@@ -159,6 +166,7 @@ impl Mirror {
 
     /// Another configuration.
     pub fn set_scope(&mut self, scope: Scope) {
+        self.host_prefixes = host_prefixes(&scope);
         self.scope = scope;
         self.untold.all = true;
         self.untold.host_routes = true;
@@ -206,13 +214,14 @@ impl Mirror {
             pending,
             due,
             scope,
+            host_prefixes,
             ..
         } = self;
         tokio::select! {
             datagram = events.receive() => match datagram? {
                 Datagram::Messages(bytes) => {
                     for frame in frames(bytes) {
-                        apply(&frame, tables, scope, untold, statistics, due);
+                        apply(&frame, tables, scope, host_prefixes, untold, statistics, due);
                     }
                 }
                 Datagram::Overrun => {
@@ -241,6 +250,8 @@ impl Mirror {
         }
         let untold = std::mem::take(&mut self.untold);
         if untold.all {
+            let links = &self.tables.links;
+            self.managed.retain(|(index, _)| links.contains_key(index));
             self.scope.project_all(&self.tables, desired);
         } else {
             if untold.addresses {
@@ -347,9 +358,9 @@ impl Mirror {
         } else {
             self.tables = dump.tables;
             self.statistics.resyncs += 1;
-            self.statistics.last_resync_ms =
-                u64::try_from(dump.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         }
+        self.statistics.last_resync_ms =
+            u64::try_from(dump.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.is_primed = true;
         self.untold.all = true;
         self.untold.host_routes = true;
@@ -360,6 +371,12 @@ impl Mirror {
         let is_routes_only = self.dump.take().is_some_and(|dump| dump.is_routes_only);
         schedule(&mut self.due, pause, is_routes_only);
     }
+}
+
+/// How long doubts about routes gather: with a large table longer, so that a storm of them is not one long
+/// dump.
+fn doubt_pause(statistics: &Statistics) -> Duration {
+    ROUTE_DOUBT_PAUSE.max(Duration::from_millis(statistics.last_resync_ms.saturating_mul(2)))
 }
 
 /// Brings the next dump forward, or widens it.
@@ -400,6 +417,7 @@ fn apply(
     frame: &Frame<'_>,
     tables: &mut Tables,
     scope: &Scope,
+    host_prefixes: &BTreeSet<IpPrefix>,
     untold: &mut Untold,
     statistics: &mut Statistics,
     due: &mut Option<Due>,
@@ -410,16 +428,16 @@ fn apply(
         Change::Meaning => {
             untold.all = true;
             untold.host_routes = true;
-            schedule(due, ROUTE_DOUBT_PAUSE, true);
+            schedule(due, doubt_pause(statistics), true);
         }
         Change::SilentRoutes => {
             untold.host_routes = true;
-            schedule(due, ROUTE_DOUBT_PAUSE, true);
+            schedule(due, doubt_pause(statistics), true);
         }
         Change::Addresses(is_gone) => {
             untold.addresses = true;
             if is_gone {
-                schedule(due, ROUTE_DOUBT_PAUSE, true);
+                schedule(due, doubt_pause(statistics), true);
             }
         }
         Change::Neighbour(index, address) => {
@@ -429,9 +447,9 @@ fn apply(
         }
         Change::Route(key, is_doubtful) => {
             untold.routes.insert(key);
-            untold.host_routes |= scope.host_routes.iter().any(|route| route.prefix == key.1);
+            untold.host_routes |= host_prefixes.contains(&key.1);
             if is_doubtful {
-                schedule(due, ROUTE_DOUBT_PAUSE, true);
+                schedule(due, doubt_pause(statistics), true);
             }
         }
     }

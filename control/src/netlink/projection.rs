@@ -115,7 +115,9 @@ impl Scope {
             return;
         };
         match state(tables.neighbours.get(&(index, address))) {
-            Some(state) => desired.put(Update::PutNeighbour(Neighbour { port, address, state })),
+            Some(state) => {
+                desired.put(Update::PutNeighbour(Neighbour { port, address, state }));
+            }
             None => desired.remove(Object::Neighbour(port, address)),
         }
     }
@@ -132,11 +134,13 @@ impl Scope {
             return;
         }
         match self.next_hops(tables, vrf, prefix) {
-            Some(next_hops) => desired.put(Update::PutRoute(RouteSpec {
-                vrf,
-                prefix,
-                next_hops,
-            })),
+            Some(next_hops) => {
+                desired.put(Update::PutRoute(RouteSpec {
+                    vrf,
+                    prefix,
+                    next_hops,
+                }));
+            }
             None => desired.remove(Object::Route(vrf, prefix)),
         }
     }

@@ -46,8 +46,9 @@ fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool
 }
 
 impl Desired {
-    /// Wants what a `Put`, `InstallSa` or `SelectOutbound` says. Removals come by [`Self::remove`].
-    pub fn put(&mut self, update: Update) {
+    /// Wants what a `Put`, `InstallSa` or `SelectOutbound` says, and tells whether that is new. Removals come
+    /// by [`Self::remove`].
+    pub fn put(&mut self, update: Update) -> bool {
         let (object, changed) = match update {
             Update::PutPort(port) => (Object::Port(port.id), set(&mut self.ports, port.id, port)),
             Update::PutLocalAddress(LocalAddress { vrf, address, port }) => (
@@ -86,12 +87,13 @@ impl Desired {
             | Update::RemoveSa(_)
             | Update::RemovePolicy(_) => {
                 debug_assert!(false, "removals go by their object");
-                return;
+                return false;
             }
         };
         if changed {
             self.changed.insert(object);
         }
+        changed
     }
 
     /// Wants `object` no longer.
@@ -297,33 +299,38 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the changes and the moments of sending, the dataplane ends with what is wanted.
-        #[test]
-        fn fault_76_churn_converges(steps in proptest::collection::vec((0u8..4, 0u8..6, 0u8..3, 0usize..4), 0..80)) {
-            let mut desired = Desired::default();
-            let mut recorder = Recorder::default();
-            for (kind, number, value, send) in steps {
-                let hop = [NextHop::Kernel, NextHop::Blackhole, NextHop::Local][usize::from(value)];
-                match kind {
-                    0 => desired.put(route(number, hop)),
-                    1 => desired.put(local(number)),
-                    2 => desired.remove(Object::Route(VrfId::MAIN, IpPrefix::new(IpAddr::from([10, number, 0, 0]), 16).unwrap())),
-                    _ => desired.remove(Object::LocalAddress(VrfId::MAIN, IpAddr::from([10, 0, 0, number]))),
-                }
-                for (_, update) in desired.take(send) {
-                    recorder.apply(1, update).unwrap();
-                }
-            }
-            while !desired.is_told() {
-                for (_, update) in desired.take(3) {
-                    recorder.apply(1, update).unwrap();
-                }
-            }
-            let mut wanted: Vec<_> = desired.objects().filter_map(|object| desired.update(&object)).map(|u| format!("{u:?}")).collect();
-            let mut held: Vec<_> = recorder.installed().map(|u| format!("{u:?}")).collect();
-            wanted.sort();
-            held.sort();
-            prop_assert_eq!(wanted, held);
-        }
+            /// Whatever the changes and the moments of sending, the dataplane ends with what is wanted.
+            #[test]
+            fn fault_76_churn_converges(steps in proptest::collection::vec((0u8..4, 0u8..6, 0u8..3, 0usize..4), 0..80)) {
+                let mut desired = Desired::default();
+                let mut recorder = Recorder::default();
+                for (kind, number, value, send) in steps {
+                    let hop = [NextHop::Kernel, NextHop::Blackhole, NextHop::Local][usize::from(value)];
+                    match kind {
+                        0 => {
+     desired.put(route(number, hop));
     }
+                        1 => {
+     desired.put(local(number));
+    }
+
+                        2 => desired.remove(Object::Route(VrfId::MAIN, IpPrefix::new(IpAddr::from([10, number, 0, 0]), 16).unwrap())),
+                        _ => desired.remove(Object::LocalAddress(VrfId::MAIN, IpAddr::from([10, 0, 0, number]))),
+                    }
+                    for (_, update) in desired.take(send) {
+                        recorder.apply(1, update).unwrap();
+                    }
+                }
+                while !desired.is_told() {
+                    for (_, update) in desired.take(3) {
+                        recorder.apply(1, update).unwrap();
+                    }
+                }
+                let mut wanted: Vec<_> = desired.objects().filter_map(|object| desired.update(&object)).map(|u| format!("{u:?}")).collect();
+                let mut held: Vec<_> = recorder.installed().map(|u| format!("{u:?}")).collect();
+                wanted.sort();
+                held.sort();
+                prop_assert_eq!(wanted, held);
+            }
+        }
 }
