@@ -123,6 +123,19 @@ impl IkeSa {
     }
 
     pub(crate) fn start_child(&mut self, ctx: &mut Context<'_>, name: &str) -> Result<()> {
+        // Meanwhile one may have come up, by the peer or by a collision that ended well.
+        let have = self
+            .children
+            .iter()
+            .filter(|child| child.name == name && child.successor.is_none())
+            .count();
+        let wanted = self
+            .connection
+            .child(name)
+            .map_or(1, |config| config.resources.max(1));
+        if have >= usize::from(wanted) {
+            return Ok(());
+        }
         let child = self.draft_child(ctx, name, None, true)?;
         self.send_child(ctx, child)
     }

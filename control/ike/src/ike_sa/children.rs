@@ -211,6 +211,8 @@ impl IkeSa {
         }
         ctx.events
             .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
+        // The pair that it renewed is still there: it was the redundant one of a collision, and nothing went down.
+        let redundant = self.children.iter().any(|other| other.successor == Some(spi_in));
         // Another pair may point here as its successor (a peer that rekeyed twice): it goes on to ours.
         for other in &mut self.children {
             if other.successor == Some(spi_in) {
@@ -227,7 +229,7 @@ impl IkeSa {
                 .push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
             ctx.registry.release_child_spi(spi_in);
         }
-        if !replaced {
+        if !replaced && !redundant {
             self.child_gone(ctx, &child);
         }
     }
