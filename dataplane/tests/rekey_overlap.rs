@@ -1,6 +1,8 @@
 //! Rekeys under load, make before break: a sender and a receiver on their own threads, real keys, no packet
 //! lost, no sequence number used twice with one key.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

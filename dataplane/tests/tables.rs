@@ -1,5 +1,7 @@
 //! The tables through the contract: updates go in at the writer, workers see what follows from them.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

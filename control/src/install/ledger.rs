@@ -98,7 +98,7 @@ impl Ledger {
                 serde_json::from_slice::<Record>(&bytes)
                     .ok()
                     .filter(|record| record.version == VERSION)
-                    .ok_or_else(|| LedgerError::Malformed(path))?
+                    .ok_or(LedgerError::Malformed(path))?
                     .keys
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),

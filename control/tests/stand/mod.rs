@@ -1,6 +1,11 @@
 //! What the tests stand on: a namespace of their own, and a dataplane that only remembers.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file stands on another part"
+)]
 
 mod dataplane;
 mod namespace;

@@ -17,7 +17,7 @@ const IPV6: u8 = 1;
 const UDP: u8 = 2;
 
 fn outer(spec: &SaSpec) -> u8 {
-    u8::from(spec.local.is_ipv6()) * IPV6 | u8::from(spec.udp.is_some()) * UDP
+    (u8::from(spec.local.is_ipv6()) * IPV6) | (u8::from(spec.udp.is_some()) * UDP)
 }
 
 /// What of an outbound SA may change while it is used.

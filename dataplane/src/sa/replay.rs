@@ -72,7 +72,7 @@ impl ReplayState {
         Self {
             top: AtomicU64::new(0),
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            reciprocal: if words == 0 { 0 } else { u64::MAX / words + 1 },
+            reciprocal: u64::MAX.checked_div(words).map_or(0, |quotient| quotient + 1),
             width,
             extended,
         }
@@ -252,6 +252,7 @@ fn laps_behind(word: u64, lap: u64) -> i16 {
 const _: () = assert!(BITS.count_ones() as u64 == NUMBERS_PER_WORD);
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use std::collections::HashSet;
 

@@ -222,6 +222,10 @@ fn may(again_ms: &AtomicU64, now_ms: u64) -> bool {
 
 /// What a link number stands for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "read by every packet: no second pointer to follow"
+)]
 pub(crate) enum Link {
     Neighbour(NeighbourAdjacency),
     Incomplete(IncompleteAdjacency),

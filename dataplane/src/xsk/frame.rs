@@ -183,6 +183,7 @@ impl fmt::Debug for Frame<'_> {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 mod tests {
     use proptest::prelude::*;
 

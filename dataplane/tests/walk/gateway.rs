@@ -182,9 +182,8 @@ impl Gateway {
             };
             gateway.local(LAN, &inside("1"));
             gateway.neighbour(LAN, &inside("5"), Some(neighbour_mac(LAN)));
-            let length = if is_ipv6 { 16 } else { 16 };
             gateway.route(
-                &format!("{}/{length}", inside("0")),
+                &format!("{}/16", inside("0")),
                 NextHop::Port {
                     port: PortId(LAN),
                     gateway: None,

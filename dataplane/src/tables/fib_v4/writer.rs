@@ -198,14 +198,14 @@ impl<'a> Brush<'a> {
         }
         let count = 1usize << (end - length.max(start));
         let first = if length <= start { 0 } else { index & !(count - 1) };
-        for index in first..first + count {
-            let entry = entries[index].load(Ordering::Relaxed);
+        for (index, place) in entries.iter().enumerate().skip(first).take(count) {
+            let entry = place.load(Ordering::Relaxed);
             if entry & CHILD != 0 {
                 self.paint(child(entry, end), end, paint)?;
                 self.collapse(at, index, end, paint);
             } else if paint.covers(self.depths(at)[index]) {
                 self.depths(at)[index] = paint.depth;
-                entries[index].store(paint.entry, Ordering::Release);
+                place.store(paint.entry, Ordering::Release);
             }
         }
         Ok(())
