@@ -86,11 +86,12 @@ impl Worker<'_> {
         for served in &mut self.queues {
             let is_up = view.port(served.slot).is_some_and(|port| port.link.up);
             let remedy = served.watch.look(&served.queue, is_up, now_ns / 1_000_000);
-            let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
-            match remedy {
-                Some(Remedy::Nudge | Remedy::LeaveBusyPoll) => served.queue.nudge(),
-                Some(Remedy::Rebind) | None => {}
+            if is_up {
+                // Against drivers that sleep without saying so; and it is how an idle worker learns that a device is gone,
+                // for poll does not tell.
+                served.queue.nudge();
             }
+            let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
             if is_broken && !served.is_broken {
                 let _ = self.parts.reports.send(Report::Broken(served.queue.id()));
             }
@@ -126,6 +127,8 @@ impl Worker<'_> {
         counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
         counters.set(WorkerCounter::FramesFill, fill);
         counters.set(WorkerCounter::FramesTransmit, transmit);
-        counters.set(WorkerCounter::FramesHeld, self.hold.len() as u64);
+        // From the table of owners, so that the four sum up to all frames only if none is lost or in two places.
+        let held = self.pool.umem().tally().held + self.chunks_away;
+        counters.set(WorkerCounter::FramesHeld, u64::from(held));
     }
 }
