@@ -1,5 +1,6 @@
 //! The entry points: batches of jobs of any mixture of keys, transforms and lengths.
 
+#[cfg(target_arch = "x86_64")]
 use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::{chacha_batch, etm_batch, gcm_batch, gmac};
