@@ -17,10 +17,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// How long one command in the machine may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Virtual CPUs, and with them workers: more only contend for the real ones.
-pub(crate) const CPUS: u16 = 2;
-
-/// Receive and transmit queues of each NIC.
+/// Receive and transmit queues of each NIC, and a virtual CPU for each.
 pub(crate) const QUEUES: u16 = 4;
 
 /// What QEMU emulates for a port.
@@ -35,8 +32,7 @@ pub(crate) enum Model {
 }
 
 impl Model {
-    /// The name of the driver module in the machine.
-    pub(crate) fn driver(self) -> &'static str {
+    fn driver(self) -> &'static str {
         match self {
             Self::Igb => "igb",
             Self::Virtio | Self::VirtioWithoutIommuPlatform => "virtio_net",
@@ -93,7 +89,6 @@ const PORTS: [Port; 2] = [
 /// A running machine; ended on drop.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    model: Model,
     folder: PathBuf,
     agent: RefCell<Agent>,
     // Last: the sockets close before their process ends.
@@ -145,7 +140,7 @@ impl Machine {
             command.arg("-L").arg(root.join(data));
         }
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]);
-        command.args(["-smp", &CPUS.to_string(), "-m", "1536M", "-no-reboot"]);
+        command.args(["-smp", &QUEUES.to_string(), "-m", "1536M", "-no-reboot"]);
         command.args(["-nodefaults", "-display", "none", "-monitor", "none"]);
         command.arg("-kernel").arg(&kernel);
         command.arg("-initrd").arg(cache.join("initrd"));
@@ -198,7 +193,6 @@ impl Machine {
         );
         lines.get_ref().set_read_timeout(Some(COMMAND_LIMIT)).unwrap();
         let machine = Self {
-            model,
             folder,
             agent: RefCell::new(Agent { lines, last: 0 }),
             _qemu: qemu,
@@ -209,11 +203,6 @@ impl Machine {
             machine.configure(name);
         }
         machine
-    }
-
-    /// What is emulated.
-    pub(crate) fn model(&self) -> Model {
-        self.model
     }
 
     /// Runs a shell command in the machine; what it printed, or what it printed and its status where that is
@@ -250,8 +239,7 @@ impl Machine {
         self.attempt(command).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The folder that the machine sees as `/mnt/share`.
-    pub(crate) fn share(&self) -> PathBuf {
+    fn share(&self) -> PathBuf {
         self.folder.join("share")
     }
 
@@ -260,12 +248,17 @@ impl Machine {
         std::fs::read_to_string(self.folder.join("console")).unwrap_or_default()
     }
 
+    /// Writes a file into the folder that the machine sees as `/mnt/share`.
+    pub(crate) fn hand_over(&self, name: &str, text: &str) {
+        std::fs::write(self.share().join(name), text).unwrap();
+    }
+
     /// Pulls or plugs the cable of a port, by QEMU.
     pub(crate) fn set_cable(&self, port: &str, plugged: bool) {
         let stream = UnixStream::connect(self.folder.join("qmp")).unwrap();
         stream.set_read_timeout(Some(COMMAND_LIMIT)).unwrap();
         let mut lines = BufReader::new(stream);
-        let mut answer = |lines: &mut BufReader<UnixStream>| loop {
+        let answer = |lines: &mut BufReader<UnixStream>| loop {
             let mut line = String::new();
             lines.read_line(&mut line).unwrap();
             let value: Value = serde_json::from_str(&line).unwrap();
@@ -305,25 +298,33 @@ impl Machine {
         self.configure(port);
     }
 
-    /// What udev and the network configuration of a real machine do for an interface.
+    /// What udev and the network configuration of a real machine do for an interface that appears.
     fn configure(&self, port: &str) {
-        let number = match port {
-            "lan" => 1,
-            _ => 2,
-        };
         let mac = PORTS.iter().find(|known| known.name == port).unwrap().mac;
         self.run(&format!(
             "for i in /sys/class/net/eth*; do [ \"$(cat $i/address)\" != {mac} ] || ip link set ${{i##*/}} name {port}; done"
         ));
-        self.run(&format!("ethtool -L {port} combined {QUEUES}"));
+        let channels = format!("ethtool -L {port} combined {QUEUES}; ethtool -l {port}");
+        let channels = self.run(&channels);
+        let wanted = format!("Combined:{QUEUES}");
+        let mut settings = channels.lines().map(|line| line.replace(char::is_whitespace, ""));
+        assert!(
+            settings.rfind(|line| line.starts_with("Combined")) == Some(wanted),
+            "{channels}"
+        );
         self.run(&format!("sysctl -qw net.ipv6.conf.{port}.accept_dad=0"));
-        let (v4, v6) = match number {
-            1 => ("10.1.0.1/24", "fd01::1/64"),
-            _ => ("198.51.100.1/24", "2001:db8:77::1/64"),
+        self.bring_up(port);
+    }
+
+    /// Brings an interface up, with its addresses of gateway 1.
+    pub(crate) fn bring_up(&self, port: &str) {
+        let [v4, v6] = match port {
+            "lan" => ["10.1.0.1/24", "fd01::1/64"],
+            _ => ["198.51.100.1/24", "2001:db8:77::1/64"],
         };
+        self.run(&format!("ip link set {port} up"));
         self.run(&format!("ip addr replace {v4} dev {port}"));
         self.run(&format!("ip addr replace {v6} dev {port} nodad"));
-        self.run(&format!("ip link set {port} up"));
     }
 }
 
