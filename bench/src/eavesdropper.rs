@@ -56,6 +56,8 @@ impl Eavesdropper {
                 "-B",
                 "65536",
                 "-U",
+                // Without it the last second's packets wait in a block of the kernel's and are lost at the end.
+                "--immediate-mode",
                 "-w",
             ])
             .arg(file);

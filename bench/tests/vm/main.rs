@@ -110,8 +110,14 @@ fn carry_traffic(sites: &Sites, gateway: &Gateway) {
             let source = format!("10.1.0.{}", 100 + number);
             let ping =
                 format!("ping -q -c 5 -i 0.02 -W 5 -s {size} -p 50454e53544f434b -I {source} 10.2.0.10");
-            host.run(&ping)
-                .unwrap_or_else(|error| panic!("{error}\n{}", gateway.situation()));
+            let result = host.run(&ping);
+            assert!(
+                result
+                    .as_ref()
+                    .is_ok_and(|output| output.contains(" 0% packet loss")),
+                "{result:?}\n{}",
+                gateway.situation()
+            );
         }
     }
     let capture = ear.finish().unwrap();
