@@ -35,7 +35,7 @@ pub const MAX_VLANS: u32 = 4096;
 pub const MAX_LOCAL_ADDRESSES: u32 = 65_536;
 /// Queues that the object is built for; the loader sizes the maps for the queues that the port has.
 pub const MAX_QUEUES: u32 = 64;
-/// Counters of one queue: one per [`Verdict`](crate::classify::Verdict), and [`NO_SOCKET`].
+/// Counters of one queue: one per [`Verdict`](crate::verdict::Verdict), and [`NO_SOCKET`].
 pub const COUNTERS: usize = 16;
 /// Index of the counter of frames to be redirected that met no socket in their queue's slot. It counts
 /// beside the verdict's own counter, not instead of it.

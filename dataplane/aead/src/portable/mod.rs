@@ -2,7 +2,7 @@
 //!
 //! AEADs come from aws-lc-rs; AES-CBC, AES-CTR and GMAC are modes over RustCrypto's AES and GHASH, because
 //! neither aws-lc-rs nor ring offers them over a packet in place without allocation; HMACs are this
-//! crate's [`hmac`](crate::hmac) over RustCrypto's compression functions.
+//! crate's [`hmac`] over RustCrypto's compression functions.
 
 mod aead;
 mod cipher;
