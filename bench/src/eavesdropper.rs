@@ -98,7 +98,7 @@ pub enum Kind {
     Esp,
     /// UDP port 500 or 4500: IKE, or ESP in UDP.
     IkeOrUdpEsp,
-    /// ARP, neighbour discovery, multicast listener reports: the link's own business.
+    /// ARP, neighbour discovery, multicast membership reports: the link's own business.
     Link,
     /// Anything else.
     Clear,
@@ -173,6 +173,7 @@ impl Capture {
 fn classify(frame: &[u8]) -> Kind {
     const ETHERNET_BYTES: usize = 14;
     const ICMPV6_LINK: std::ops::RangeInclusive<u8> = 130..=143;
+    const IGMP: u8 = 2;
     let ether_type = match frame.get(12..14) {
         Some(bytes) => u16::from_be_bytes([bytes[0], bytes[1]]),
         None => return Kind::Clear,
@@ -194,6 +195,12 @@ fn classify(frame: &[u8]) -> Kind {
             .get(at..at + 2)
             .map(|port| u16::from_be_bytes([port[0], port[1]]))
     };
+    let is_link = match ether_type {
+        0x0800 => protocol == IGMP,
+        _ => {
+            protocol == IpProtocol::ICMPV6.0 && payload.first().is_some_and(|kind| ICMPV6_LINK.contains(kind))
+        }
+    };
     if protocol == IpProtocol::ESP.0 {
         Kind::Esp
     } else if protocol == IpProtocol::UDP.0
@@ -202,9 +209,7 @@ fn classify(frame: &[u8]) -> Kind {
             .any(|port| matches!(port, Some(500 | 4500)))
     {
         Kind::IkeOrUdpEsp
-    } else if protocol == IpProtocol::ICMPV6.0
-        && payload.first().is_some_and(|kind| ICMPV6_LINK.contains(kind))
-    {
+    } else if is_link {
         Kind::Link
     } else {
         Kind::Clear

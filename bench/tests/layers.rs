@@ -145,6 +145,8 @@ fn reserved_crates_stay_where_they_belong() {
 
 #[test]
 fn unsafe_code_stays_where_the_design_allows_it() {
+    // Put together here, so that this file is none of its own findings.
+    let forms = ["{", "fn", "impl"].map(|what| format!("unsafe {what}"));
     for (name, path) in product_files() {
         if UNSAFE_HOMES.iter().any(|home| name.starts_with(home)) {
             continue;
@@ -153,7 +155,7 @@ fn unsafe_code_stays_where_the_design_allows_it() {
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             assert!(
-                !code.contains("unsafe {") && !code.contains("unsafe fn") && !code.contains("unsafe impl"),
+                !forms.iter().any(|form| code.contains(form.as_str())),
                 "{name}:{}: unsafe code outside {UNSAFE_HOMES:?}",
                 number + 1
             );
