@@ -43,23 +43,24 @@ pub trait Steering {
 #[inline(always)]
 pub fn classify<'p>(frame: impl Cursor<'p>, steering: &impl Steering) -> Verdict {
     match decide(frame, steering) {
-        Ok(verdict) => verdict,
-        Err(Malformed) => Verdict::Pass(Pass::Malformed),
+        Ok(verdict) | Err(verdict) => verdict,
     }
 }
 
-/// A header that the decision needs is cut short or contradicts itself.
-struct Malformed;
+/// A header that the decision needs is cut short or contradicts itself: the one error on the way to a verdict. It is a
+/// verdict itself, for an empty error would leave an undefined one beside it, which strict verifiers do not let the
+/// compiler read, not even past a branch that is never taken.
+const MALFORMED: Verdict = Verdict::Pass(Pass::Malformed);
 
 const NOT_OURS: Verdict = Verdict::Pass(Pass::NotOurs);
 
 #[inline(always)]
-fn take<'p, const N: usize>(from: &mut impl Cursor<'p>) -> Result<&'p [u8; N], Malformed> {
-    from.take::<N>().ok_or(Malformed)
+fn take<'p, const N: usize>(from: &mut impl Cursor<'p>) -> Result<&'p [u8; N], Verdict> {
+    from.take::<N>().ok_or(MALFORMED)
 }
 
 #[inline(always)]
-fn decide<'p>(mut frame: impl Cursor<'p>, steering: &impl Steering) -> Result<Verdict, Malformed> {
+fn decide<'p>(mut frame: impl Cursor<'p>, steering: &impl Steering) -> Result<Verdict, Verdict> {
     let header = take::<{ ethernet::HEADER_BYTES }>(&mut frame)?;
     // Broadcast, multicast and frames flooded by a switch for someone else: not ours to forward.
     let [d0, d1, d2, d3, d4, d5, ..] = *header;
@@ -110,8 +111,8 @@ struct ToLocal<A> {
 }
 
 #[inline(always)]
-fn ipv4<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Malformed> {
-    let header = ipv4::Header::parse(&mut packet).map_err(|_| Malformed)?;
+fn ipv4<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Verdict> {
+    let header = ipv4::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     let destination = header.destination();
     let verdict = if steering.is_local_v4(destination) {
         let upper = ToLocal {
@@ -145,8 +146,8 @@ fn is_forwardable_v4(address: Ipv4Addr) -> bool {
 }
 
 #[inline(always)]
-fn ipv6<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Malformed> {
-    let header = ipv6::Header::parse(&mut packet).map_err(|_| Malformed)?;
+fn ipv6<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Verdict> {
+    let header = ipv6::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     let destination = header.destination();
     let verdict = if steering.is_local_v6(destination) {
         ipv6_to_local(packet, role, header.next_header(), destination)?
@@ -163,7 +164,7 @@ fn ipv6<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -
 
 /// Everything in transit is taken but neighbour discovery, which no router forwards.
 #[inline(always)]
-fn ipv6_transit<'p>(mut packet: impl Cursor<'p>, next_header: IpProtocol) -> Result<Verdict, Malformed> {
+fn ipv6_transit<'p>(mut packet: impl Cursor<'p>, next_header: IpProtocol) -> Result<Verdict, Verdict> {
     let is_discovery =
         next_header == IpProtocol::ICMPV6 && is_neighbour_discovery(take::<1>(&mut packet)?[0]);
     Ok(if is_discovery {
@@ -184,7 +185,7 @@ fn ipv6_to_local<'p>(
     role: Role,
     next_header: IpProtocol,
     destination: Ipv6Addr,
-) -> Result<Verdict, Malformed> {
+) -> Result<Verdict, Verdict> {
     let mut protocol = next_header;
     let mut walked_headers = 0;
     let mut walked_bytes = 0;
@@ -203,7 +204,7 @@ fn ipv6_to_local<'p>(
         if walked_bytes > MAX_EXTENSION_BYTES {
             return Ok(NOT_OURS);
         }
-        packet.skip(rest_bytes).ok_or(Malformed)?;
+        packet.skip(rest_bytes).ok_or(MALFORMED)?;
         protocol = IpProtocol(extension[0]);
         walked_headers += 1;
     }
@@ -245,7 +246,7 @@ struct FragmentHeader {
 }
 
 #[inline(always)]
-fn take_fragment<'p>(packet: &mut impl Cursor<'p>) -> Result<FragmentHeader, Malformed> {
+fn take_fragment<'p>(packet: &mut impl Cursor<'p>) -> Result<FragmentHeader, Verdict> {
     let bytes = take::<{ ipv6::FRAGMENT_HEADER_BYTES }>(packet)?;
     Ok(FragmentHeader {
         protocol: IpProtocol(bytes[0]),
@@ -277,8 +278,8 @@ fn to_local<'p, A, C: Cursor<'p>>(
     packet: C,
     role: Role,
     upper: &ToLocal<A>,
-    icmp_error: impl Fn(C, Role, &ToLocal<A>) -> Result<Verdict, Malformed>,
-) -> Result<Verdict, Malformed> {
+    icmp_error: impl Fn(C, Role, &ToLocal<A>) -> Result<Verdict, Verdict>,
+) -> Result<Verdict, Verdict> {
     if !role.has_any(Role::INTERNET.with(Role::TUNNELS)) {
         return Ok(NOT_OURS);
     }
@@ -314,8 +315,8 @@ fn taken_by_number(protocol: IpProtocol, role: Role) -> Option<Redirect> {
 }
 
 #[inline(always)]
-fn to_local_udp<'p>(mut packet: impl Cursor<'p>, role: Role) -> Result<Verdict, Malformed> {
-    let header = udp::Header::parse(&mut packet).map_err(|_| Malformed)?;
+fn to_local_udp<'p>(mut packet: impl Cursor<'p>, role: Role) -> Result<Verdict, Verdict> {
+    let header = udp::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     let port = header.destination_port();
     if port == MPLS_PORT && role.has(Role::TUNNELS) {
         return Ok(Verdict::Redirect(Redirect::Tunnel));
@@ -345,12 +346,12 @@ fn icmpv4_error<'p>(
     mut packet: impl Cursor<'p>,
     role: Role,
     upper: &ToLocal<Ipv4Addr>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Verdict, Verdict> {
     let icmp = take::<8>(&mut packet)?;
     if upper.protocol != IpProtocol::ICMP || !matches!(icmp[0], 3 | 11 | 12) {
         return Ok(NOT_OURS);
     }
-    let quoted = ipv4::Header::parse(&mut packet).map_err(|_| Malformed)?;
+    let quoted = ipv4::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     // We sent what is quoted, from the address that the error came to (RFC 5927 section 4.1).
     if quoted.source() != upper.destination {
         return Ok(NOT_OURS);
@@ -369,12 +370,12 @@ fn icmpv6_error<'p>(
     mut packet: impl Cursor<'p>,
     role: Role,
     upper: &ToLocal<Ipv6Addr>,
-) -> Result<Verdict, Malformed> {
+) -> Result<Verdict, Verdict> {
     let icmp = take::<8>(&mut packet)?;
     if upper.protocol != IpProtocol::ICMPV6 || !matches!(icmp[0], 1..=4) {
         return Ok(NOT_OURS);
     }
-    let quoted = ipv6::Header::parse(&mut packet).map_err(|_| Malformed)?;
+    let quoted = ipv6::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     if quoted.source() != upper.destination {
         return Ok(NOT_OURS);
     }
@@ -399,7 +400,7 @@ fn quoted_upper<'p>(
     role: Role,
     protocol: IpProtocol,
     is_later_fragment: bool,
-) -> Result<Verdict, Malformed> {
+) -> Result<Verdict, Verdict> {
     if protocol != IpProtocol::UDP {
         return Ok(match taken_by_number(protocol, role) {
             Some(_) => Verdict::Redirect(Redirect::IcmpError),
@@ -409,7 +410,7 @@ fn quoted_upper<'p>(
     if is_later_fragment {
         return Ok(NOT_OURS);
     }
-    let header = udp::Header::parse(&mut packet).map_err(|_| Malformed)?;
+    let header = udp::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     if header.destination_port() == MPLS_PORT && role.has(Role::TUNNELS) {
         return Ok(Verdict::Redirect(Redirect::IcmpError));
     }
