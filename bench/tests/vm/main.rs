@@ -19,8 +19,8 @@ use serde_json::json;
 
 const HOST_B: [&str; 2] = ["10.2.0.10", "fd02::10"];
 
-/// So many addresses of host A that their hashes reach every queue.
-const SOURCES: u8 = 24;
+/// Echo requests of each size and to each queue.
+const ECHOES: u64 = 20;
 
 /// The two sites with a machine where gateway 1 was, and Penstock on both.
 struct Sites {
@@ -106,45 +106,52 @@ fn wait_for_balance(gateway: &Gateway) {
     gateway.wait_for("frames and packets to balance", || gateway.is_balanced());
 }
 
-/// Encrypted traffic on every queue, none of it lost, nothing in clear on the internet.
+/// Encrypted traffic by every queue of both ports, none of it lost, nothing in clear on the internet.
 fn carry_traffic(sites: &Sites, gateway: &Gateway) {
     let host = &sites.topology.host_a;
-    for number in 0..SOURCES {
-        host.ip(&format!("addr add 10.1.0.{}/24 dev eth0", 100 + number))
-            .unwrap();
-    }
+    let esp = |queue: u16| -> [u64; 2] {
+        let worker = &gateway.show("workers")[usize::from(queue)];
+        ["esp_out_packets", "esp_in_packets"].map(|name| worker[name].as_u64().unwrap())
+    };
     let file = std::env::temp_dir().join(format!("{}.pcap", sites.topology.internet.name()));
     let ear = Eavesdropper::listen(&sites.topology.internet, "g1", &file, 2000).unwrap();
     let unanswered_before = unanswered(host);
-    for number in 0..SOURCES {
+    for queue in 0..QUEUES {
+        // The hash key is a random one, so the whole table of the hash's results names one queue at a time.
+        for interface in ["lan", "wan"] {
+            sites
+                .machine
+                .run(&format!("ethtool -X {interface} start {queue} equal 1"));
+        }
+        let before = esp(queue);
         // "PENSTOCK" again and again, in sizes that share a frame's first bytes and that fill it.
         for size in [56, 1200] {
-            let source = format!("10.1.0.{}", 100 + number);
-            let ping =
-                format!("ping -q -c 5 -i 0.02 -W 5 -s {size} -p 50454e53544f434b -I {source} 10.2.0.10");
+            let ping = format!(
+                "ping -q -c {ECHOES} -i 0.02 -W 5 -s {size} -p 50454e53544f434b {}",
+                HOST_B[0]
+            );
             host.run(&ping)
                 .unwrap_or_else(|error| panic!("{error}\n{}", gateway.situation()));
         }
+        gateway.wait_for("the last replies", || unanswered(host) <= unanswered_before);
+        let [sealed, opened] = esp(queue);
+        // Worker i has queue i alone.
+        assert!(
+            sealed >= before[0] + 2 * ECHOES && opened >= before[1] + 2 * ECHOES,
+            "queue {queue}: {before:?} to {sealed}, {opened}\n{}",
+            gateway.situation()
+        );
     }
-    gateway.wait_for("the last replies", || unanswered(host) <= unanswered_before);
     let capture = ear.finish().unwrap();
     std::fs::remove_file(file).unwrap();
-    let expected = usize::from(SOURCES) * 2 * 5 * 2;
+    let expected = usize::from(QUEUES) * 2 * 2 * usize::try_from(ECHOES).unwrap();
     assert!(
         capture.count(Kind::Esp) >= expected,
-        "{} ESP packets",
+        "{} ESP packets of {expected}",
         capture.count(Kind::Esp)
     );
     assert_eq!(capture.count(Kind::Clear), 0);
     assert!(!capture.contains(b"PENSTOCK"));
-    for worker in gateway.show("workers") {
-        // Worker i has queue i alone: so each queue of the protected port has received.
-        assert!(
-            worker["esp_out_packets"].as_u64().unwrap() > 0,
-            "{}",
-            gateway.situation()
-        );
-    }
     wait_for_balance(gateway);
 }
 
