@@ -419,11 +419,13 @@ impl<'u> Walk<'u> {
             Step::StarveFill(port, on) => wires[port].starve_fill(on),
             Step::Sleeps(port, on) => wires[port].set_sleeps(on),
             Step::Foreign(port, address) => {
-                // An address in the kernel's hands would not be foreign.
+                // An address in the kernel's hands would not be foreign, now or when the worker comes to it.
                 let tally = umem.tally();
                 if tally.receiving == 0 && tally.sending == 0 {
                     wires[port].deliver_foreign(address, 64);
                     wires[port].complete_foreign(address);
+                    queues[port].receive(SMALL.receive as usize, |frame| panic!("{frame:?}"));
+                    assert_eq!(queues[port].complete(pool), 0);
                 }
             }
             Step::Rebind(port) => {
