@@ -135,6 +135,28 @@ impl PortProgram {
         Ok(())
     }
 
+    /// Makes exactly these VLANs ones whose frames are taken.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`].
+    pub fn set_vlans(&mut self, vlans: &BTreeMap<VlanKey, Role>) -> Result<(), AttachError> {
+        if self.vlans == *vlans {
+            return Ok(());
+        }
+        let gone: Vec<VlanKey> = self
+            .vlans
+            .keys()
+            .filter(|vlan| !vlans.contains_key(vlan))
+            .copied()
+            .collect();
+        for vlan in gone {
+            self.set_vlan_role(vlan, Role::NONE)?;
+        }
+        vlans
+            .iter()
+            .try_for_each(|(vlan, role)| self.set_vlan_role(*vlan, *role))
+    }
+
     /// Makes an address one of the gateway's own, as seen by this port. Broadcast addresses of its links
     /// belong here as well. Twice is once.
     ///

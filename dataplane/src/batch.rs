@@ -52,7 +52,7 @@ pub enum Next {
     Error,
     /// To the host.
     Punt,
-    /// Ready for the transmit ring of `meta.egress`.
+    /// Ready for the transmit ring of `meta.device`.
     Transmit,
     /// Goes no further: the reason is beside it.
     Drop,
@@ -151,6 +151,8 @@ pub struct Meta {
     pub into: Option<TunnelIndex>,
     /// The port that it leaves by.
     pub egress: PortSlot,
+    /// The device whose ring that is: the port itself, or the one that carries it as a VLAN.
+    pub device: PortSlot,
     /// What its sender is told, on the edge [`Next::Error`].
     pub error: SenderError,
 }
@@ -169,6 +171,7 @@ impl Meta {
             out_of: None,
             into: None,
             egress: PortSlot::FIRST,
+            device: PortSlot::FIRST,
             error: SenderError::NoRoute,
         }
     }

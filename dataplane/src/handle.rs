@@ -152,6 +152,7 @@ fn link_of(view: &PortView) -> PortLink {
         mtu_bytes: u16::try_from(view.mtu_bytes).unwrap_or(u16::MAX),
         mac: view.mac,
         up: view.is_up,
+        vlan: view.vlan,
     }
 }
 

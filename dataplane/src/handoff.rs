@@ -26,6 +26,7 @@ const PARCEL_BYTES: usize = 3840;
 /// A packet on its way to another worker.
 pub struct Parcel {
     port: PortSlot,
+    device: PortSlot,
     length_bytes: u16,
     bytes: [u8; PARCEL_BYTES],
 }
@@ -35,6 +36,12 @@ impl Parcel {
     #[must_use]
     pub fn port(&self) -> PortSlot {
         self.port
+    }
+
+    /// The device whose ring that is.
+    #[must_use]
+    pub fn device(&self) -> PortSlot {
+        self.device
     }
 
     /// The packet, Ethernet header included.
@@ -108,12 +115,12 @@ impl Handoff {
         }
     }
 
-    /// Copies a packet into the inbox of a worker that has a queue of the port.
+    /// Copies a packet that leaves by `port` into the inbox of a worker that has a queue of `device`.
     #[must_use]
-    pub fn give(&self, port: PortSlot, packet: &[u8]) -> Given {
+    pub fn give(&self, port: PortSlot, device: PortSlot, packet: &[u8]) -> Given {
         let workers = self
             .serving
-            .get(port.get())
+            .get(device.get())
             .map_or(0, |workers| workers.load(Ordering::Relaxed));
         let worker = workers.trailing_zeros() as usize;
         let Some(inbox) = self.inboxes.get(worker) else {
@@ -124,6 +131,7 @@ impl Handoff {
         }
         let mut parcel = Parcel {
             port,
+            device,
             length_bytes: packet.len() as u16,
             bytes: [0; PARCEL_BYTES],
         };

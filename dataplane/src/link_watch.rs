@@ -35,6 +35,19 @@ pub struct Link {
     pub has_carrier: bool,
     /// Receive queues that it was made with; there may be fewer in use.
     pub receive_queues: u32,
+    /// Which VLAN of which interface, where it is one.
+    pub vlan: Option<VlanOf>,
+}
+
+/// A VLAN link of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanOf {
+    /// The index of the interface below it; zero where that is in another network namespace.
+    pub lower: u32,
+    /// 1 to 4094.
+    pub id: u16,
+    /// Whether its tag is a service tag (IEEE 802.1ad) instead of a customer's (802.1Q).
+    pub is_service: bool,
 }
 
 /// What happened to an interface.
@@ -154,7 +167,7 @@ impl LinkWatch {
                         self.put(link, on_event);
                     }
                 }
-                libc::RTM_DELLINK => {
+                libc::RTM_DELLINK if !is_of_other_family(message.body) => {
                     if let Some(index) = u32_at(message.body, 4)
                         && let Some(link) = self.links.remove(&index)
                     {
@@ -223,8 +236,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// `struct ifinfomsg` and attributes.
+/// `struct ifinfomsg` and attributes. Messages of other families are about an interface's place in a bridge.
 fn parse_link(body: &[u8]) -> Option<Link> {
+    if is_of_other_family(body) {
+        return None;
+    }
     let index = u32_at(body, 4)?;
     let flags = u32_at(body, 8)?;
     let mut link = Link {
@@ -235,11 +251,12 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         is_up: flags & libc::IFF_UP as u32 != 0,
         has_carrier: flags & libc::IFF_LOWER_UP as u32 != 0,
         receive_queues: 1,
+        vlan: None,
     };
-    let mut attributes = body.get(IFINFOMSG_BYTES..)?;
-    while let Some(len) = u16_at(attributes, 0) {
-        let value = attributes.get(4..len as usize)?;
-        match u16_at(attributes, 2)? {
+    let (mut lower, mut is_lower_away) = (0, false);
+    for attribute in Attributes(body.get(IFINFOMSG_BYTES..)?) {
+        let (kind, value) = attribute?;
+        match kind {
             libc::IFLA_IFNAME => {
                 let name = value.split(|&byte| byte == 0).next().unwrap_or_default();
                 link.name = String::from_utf8_lossy(name).into_owned();
@@ -247,13 +264,70 @@ fn parse_link(body: &[u8]) -> Option<Link> {
             libc::IFLA_MTU => link.mtu_bytes = u32_at(value, 0)?,
             libc::IFLA_NUM_RX_QUEUES => link.receive_queues = u32_at(value, 0)?,
             libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+            libc::IFLA_LINK => lower = u32_at(value, 0)?,
+            libc::IFLA_LINK_NETNSID => is_lower_away = true,
+            libc::IFLA_LINKINFO => link.vlan = parse_vlan(value),
             _ => {}
         }
-        attributes = attributes
-            .get((len as usize).next_multiple_of(4)..)
-            .unwrap_or_default();
+    }
+    if let Some(vlan) = &mut link.vlan {
+        vlan.lower = if is_lower_away { 0 } else { lower };
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn is_of_other_family(body: &[u8]) -> bool {
+    body.first()
+        .is_some_and(|family| i32::from(*family) != libc::AF_UNSPEC)
+}
+
+// linux/if_link.h
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+
+/// `IFLA_LINKINFO` of a VLAN.
+fn parse_vlan(info: &[u8]) -> Option<VlanOf> {
+    let (mut is_vlan, mut data) = (false, None);
+    for attribute in Attributes(info) {
+        match attribute? {
+            (libc::IFLA_INFO_KIND, kind) => is_vlan = kind.strip_suffix(&[0]).unwrap_or(kind) == b"vlan",
+            (libc::IFLA_INFO_DATA, value) => data = Some(value),
+            _ => {}
+        }
+    }
+    let mut vlan = VlanOf {
+        lower: 0,
+        id: 0,
+        is_service: false,
+    };
+    for attribute in Attributes(data.filter(|_| is_vlan)?) {
+        match attribute? {
+            (IFLA_VLAN_ID, value) => vlan.id = u16_at(value, 0)?,
+            (IFLA_VLAN_PROTOCOL, value) => {
+                vlan.is_service = value != wire::EtherType::VLAN.0.to_be_bytes();
+            }
+            _ => {}
+        }
+    }
+    (1..=4094).contains(&vlan.id).then_some(vlan)
+}
+
+/// Attributes, each its number and value; `None` for one that is longer than what is left.
+struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Option<(u16, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let len = usize::from(u16_at(self.0, 0)?);
+        let parsed = match (u16_at(self.0, 2), self.0.get(4..len)) {
+            // The upper bits say how the value is written, not what it is.
+            (Some(kind), Some(value)) => Some((kind & 0x3fff, value)),
+            _ => None,
+        };
+        self.0 = self.0.get(len.max(4).next_multiple_of(4)..).unwrap_or_default();
+        Some(parsed)
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -287,18 +361,66 @@ mod tests {
         body.extend(index.to_ne_bytes());
         body.extend((flags as u32).to_ne_bytes());
         body.extend([0; 4]);
-        let mut attribute = |kind: u16, value: &[u8]| {
-            body.extend((4 + value.len() as u16).to_ne_bytes());
-            body.extend(kind.to_ne_bytes());
-            body.extend(value);
-            body.resize(body.len().next_multiple_of(4), 0);
-        };
-        attribute(libc::IFLA_IFNAME, format!("{name}\0").as_bytes());
-        attribute(libc::IFLA_MTU, &1400u32.to_ne_bytes());
-        attribute(libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 9]);
-        attribute(libc::IFLA_NUM_RX_QUEUES, &4u32.to_ne_bytes());
-        attribute(60_000, b"of a later kernel");
+        body.extend(attribute(libc::IFLA_IFNAME, format!("{name}\0").as_bytes()));
+        body.extend(attribute(libc::IFLA_MTU, &1400u32.to_ne_bytes()));
+        body.extend(attribute(libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 9]));
+        body.extend(attribute(libc::IFLA_NUM_RX_QUEUES, &4u32.to_ne_bytes()));
+        body.extend(attribute(60_000 & 0x3fff, b"of a later kernel"));
         body
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((4 + value.len() as u16).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn knows_a_vlan_by_its_parent_and_identifier() {
+        let info = |protocol: u16| {
+            let mut data = attribute(IFLA_VLAN_ID, &100u16.to_ne_bytes());
+            data.extend(attribute(IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes()));
+            let mut info = attribute(libc::IFLA_INFO_KIND, b"vlan\0");
+            info.extend(attribute(libc::IFLA_INFO_DATA | 0x8000, &data));
+            info
+        };
+        let body = |protocol: u16, rest: &[u8]| {
+            let mut body = link_body(70_000, "p0.100", libc::IFF_UP);
+            body.extend(attribute(libc::IFLA_LINK, &7u32.to_ne_bytes()));
+            body.extend(attribute(libc::IFLA_LINKINFO, &info(protocol)));
+            body.extend(rest);
+            parse_link(&body).unwrap().vlan.unwrap()
+        };
+        let vlan = VlanOf {
+            lower: 7,
+            id: 100,
+            is_service: false,
+        };
+        assert_eq!(body(0x8100, &[]), vlan);
+        assert!(body(0x88a8, &[]).is_service);
+        let away = attribute(libc::IFLA_LINK_NETNSID, &1u32.to_ne_bytes());
+        assert_eq!(body(0x8100, &away).lower, 0, "the index is another namespace's");
+        let veth = attribute(libc::IFLA_INFO_KIND, b"veth\0");
+        assert_eq!(parse_vlan(&veth), None);
+    }
+
+    #[test]
+    fn what_a_bridge_says_of_its_port_is_not_said_of_the_interface() {
+        let mut watch = LinkWatch::open().unwrap();
+        let body = link_body(70_000, "p0", libc::IFF_UP);
+        assert_eq!(
+            events(&mut watch, &message(libc::RTM_NEWLINK, 0, 0, &body)).len(),
+            1
+        );
+        let mut of_bridge = body;
+        of_bridge[0] = libc::AF_BRIDGE as u8;
+        for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK] {
+            assert_eq!(events(&mut watch, &message(kind, 0, 0, &of_bridge)), []);
+        }
+        assert!(watch.find("p0").is_some());
     }
 
     fn events(watch: &mut LinkWatch, bytes: &[u8]) -> Vec<LinkEvent> {
@@ -336,6 +458,7 @@ mod tests {
             is_up: true,
             has_carrier: true,
             receive_queues: 4,
+            vlan: None,
         };
         assert_eq!(events(&mut watch, &news), [LinkEvent::Changed(link.clone())]);
         assert_eq!(events(&mut watch, &news), []);

@@ -192,6 +192,7 @@ fn a_tunnels_way_out_follows_routes_neighbours_and_mtu() {
         mtu_bytes: 9000,
         mac: OUR_MAC,
         up: true,
+        vlan: None,
     };
     writer.set_port_link(PortSlot::new(1).unwrap(), jumbo);
     assert_eq!(egress(&writer), (format!("1:{MAC:x?}"), 9000));

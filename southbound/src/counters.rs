@@ -17,10 +17,10 @@ use crate::DropReason;
 pub const COUNTERS_MAGIC: u64 = u64::from_be_bytes(*b"PENSTOCK");
 
 /// Second cell: changes with every change of a counter's place.
-pub const COUNTERS_VERSION: u64 = 1;
+pub const COUNTERS_VERSION: u64 = 2;
 
-/// Ports that have counters of their own in each worker's block: port slots 0 to 15.
-pub const PORT_SLOTS: usize = 16;
+/// Ports, VLANs included: each has counters of its own in each worker's block, by its slot, 0 to 255.
+pub const PORT_SLOTS: usize = 256;
 
 const HEADER_BYTES: usize = 64;
 const BLOCK_ALIGN_BYTES: usize = 128;

@@ -101,6 +101,8 @@ drop_reasons! {
     MartianSource = Parse, "martian_source";
     /// An EtherType that no stage handles.
     UnknownEtherType = Parse, "unknown_ether_type";
+    /// A VLAN tag that belongs to no port.
+    UnknownVlan = Parse, "unknown_vlan";
     /// A packet of several receive descriptors, larger than one frame.
     OversizeReceived = Parse, "oversize_received";
 

@@ -66,7 +66,7 @@ pub use sa::{Lifetime, LifetimeLimit, Mode, ReplayWindow, ReplayWindowError, SaS
 pub use selector::{Endpoint, ProtocolMatch, SelectorPair, ValueRange};
 pub use status::{
     CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SaStatus, Status,
-    TunnelStatus, WorkerStatus, XdpMode,
+    TunnelStatus, VlanStatus, WorkerStatus, XdpMode,
 };
 pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, TtlPolicy, TunnelSpec};
 pub use update::{Rejection, Update};

@@ -11,6 +11,8 @@ pub enum PortRole {
     Protected,
     /// The tunnel side: only tunnel traffic to this gateway is taken over.
     Internet,
+    /// Carries VLANs that are ports; untagged packets are left to the kernel.
+    Trunk,
 }
 
 /// Which XDP attachment is tried.
@@ -25,7 +27,12 @@ pub enum XdpPreference {
     Generic,
 }
 
-/// One port.
+/// One port: a device with sockets of its own, or a VLAN of one (IEEE 802.1Q).
+///
+/// Which of the two it is says the kernel: an interface that is a VLAN link there is a port of its own under
+/// the port of its parent, with its own role, routing table, address, MTU and counters. The dataplane reads
+/// parent and VLAN identifier from the kernel's link itself, so that both may change while the control process
+/// is away. A VLAN whose parent is no port is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
     /// Its name in updates.
@@ -36,9 +43,9 @@ pub struct PortSpec {
     pub role: PortRole,
     /// The routing table of packets that it receives.
     pub vrf: VrfId,
-    /// The attachment to try.
+    /// The attachment to try; a VLAN has its parent's.
     pub xdp: XdpPreference,
-    /// Refuse the port where the driver does not grant zero-copy on every queue.
+    /// Refuse the port where the driver does not grant zero-copy on every queue; a VLAN has its parent's.
     pub require_zero_copy: bool,
     /// Take labelled packets (EtherType 0x8847) over.
     pub mpls: bool,

@@ -123,13 +123,26 @@ pub enum CopyMode {
     Copy,
 }
 
+/// Which VLAN a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VlanStatus {
+    /// The port that carries it.
+    pub parent: PortId,
+    /// Its identifier, 1 to 4094.
+    pub id: u16,
+}
+
 /// A port as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortStatus {
     /// Its name in updates.
     pub port: PortId,
+    /// Its place among the counters of ports (`CounterLayout::port_cell`).
+    pub slot: u16,
     /// The interface.
     pub interface: String,
+    /// Which VLAN of which port, where it is one.
+    pub vlan: Option<VlanStatus>,
     /// Its phase.
     pub phase: PortPhase,
     /// Where the program runs, once attached.

@@ -345,6 +345,7 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
                     mtu_bytes: 1600,
                     mac: port_mac(port),
                     up: true,
+                    vlan: None,
                 },
             );
         }

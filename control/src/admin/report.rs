@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use southbound::{
-    CopyMode, DropReason, Endpoint, NeighbourState, NextHop, PolicyAction, PortPhase, PortRole,
-    ProtocolMatch, SaDirection, Status, VrfId, WorkerCounter, XdpMode,
+    CopyMode, DropReason, Endpoint, NeighbourState, NextHop, PORT_SLOTS, PolicyAction, PortCounter,
+    PortPhase, PortRole, ProtocolMatch, SaDirection, Status, VrfId, WorkerCounter, XdpMode,
 };
 
 use crate::config::Gateway;
@@ -73,6 +73,7 @@ impl Reporter<'_> {
                     "role": configured.map(|port| match port.role {
                         PortRole::Protected => "protected",
                         PortRole::Internet => "internet",
+                        PortRole::Trunk => "trunk",
                     }),
                     "vrf": configured.map(|port| self.vrf(port.vrf)),
                     "state": match port.phase {
@@ -88,6 +89,8 @@ impl Reporter<'_> {
                         CopyMode::ZeroCopy => "zero-copy",
                         CopyMode::Copy => "copy",
                     }).collect::<Vec<_>>(),
+                    "parent": port.vlan.map(|vlan| self.port(vlan.parent)),
+                    "vlan": port.vlan.map(|vlan| vlan.id),
                     "mtu_bytes": port.mtu_bytes,
                     "rebinds": port.rebinds,
                     "error": port.error,
@@ -148,6 +151,20 @@ impl Reporter<'_> {
             }
             let drops: u64 = DropReason::ALL.iter().map(|reason| block.drops(*reason)).sum();
             fields.insert("dropped_packets".into(), drops.into());
+        }
+        record
+    }
+
+    /// A port's record with its counters, a VLAN's packets being its parent's as well.
+    #[must_use]
+    pub fn port_use(&self, status: &Status, blocks: &[WorkerBlock]) -> Value {
+        let mut record = self.record(status);
+        if let (Status::Port(port), Some(fields)) = (status, record.as_object_mut()) {
+            let slot = usize::from(port.slot);
+            for counter in PortCounter::ALL.iter().filter(|_| slot < PORT_SLOTS) {
+                let sum: u64 = blocks.iter().map(|block| block.port(slot, *counter)).sum();
+                fields.insert(counter.name().into(), sum.into());
+            }
         }
         record
     }

@@ -76,6 +76,7 @@ pub(super) struct PortSection {
 pub(super) enum Role {
     Protected,
     Internet,
+    Trunk,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

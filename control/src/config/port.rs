@@ -51,6 +51,7 @@ impl Port {
             role: match section.role {
                 Role::Protected => PortRole::Protected,
                 Role::Internet => PortRole::Internet,
+                Role::Trunk => PortRole::Trunk,
             },
             vrf: vrf?,
             xdp: match section.xdp {

@@ -200,13 +200,14 @@ impl Daemon {
             installer: &self.installer,
         };
         let blocks = match records.first() {
-            Some(Status::Worker(_)) => self.blocks().unwrap_or_default(),
+            Some(Status::Worker(_) | Status::Port(_)) => self.blocks().unwrap_or_default(),
             _ => Vec::new(),
         };
         records
             .iter()
             .map(|status| match status {
                 Status::Worker(_) => reporter.worker(status, &blocks),
+                Status::Port(_) => reporter.port_use(status, &blocks),
                 _ => reporter.record(status),
             })
             .collect()

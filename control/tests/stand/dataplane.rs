@@ -216,6 +216,8 @@ fn status(query: Query, update: &Update) -> Option<Status> {
     match (query, update) {
         (Query::Ports, Update::PutPort(port)) => Some(Status::Port(PortStatus {
             port: port.id,
+            slot: 0,
+            vlan: None,
             interface: port.interface.clone(),
             phase: PortPhase::Up,
             xdp: None,

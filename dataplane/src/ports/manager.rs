@@ -10,6 +10,7 @@ use ebpf::maps::Role;
 use southbound::{PortId, PortSpec, PortStatus, XdpPreference};
 use wire::MacAddr;
 
+use super::offloads;
 use super::port::{BoundQueue, Phase, Port, PortView};
 use crate::{
     attach::{AttachError, PortProgram},
@@ -78,11 +79,11 @@ pub struct PortManager<'u> {
     workers: Vec<WorkerEnd<'u>>,
     reports: Receiver<Report<'u>>,
     settings: PortSettings,
-    ports: BTreeMap<u32, Port<'u>>,
+    pub(super) ports: BTreeMap<u32, Port<'u>>,
     local: BTreeSet<IpAddr>,
     /// Closed queues whose frames the device may still write to: until when, whose, what.
     settling: Vec<(u64, usize, ClosedQueue<'u>)>,
-    changed: BTreeSet<u32>,
+    pub(super) changed: BTreeSet<u32>,
     /// When the devices' queues are counted again.
     next_count_ms: u64,
 }
@@ -263,6 +264,9 @@ impl<'u> PortManager<'u> {
 
     /// Ports of which something changed since the last call.
     pub fn take_changed(&mut self) -> Vec<PortId> {
+        if !self.changed.is_empty() {
+            self.follow_devices();
+        }
         std::mem::take(&mut self.changed)
             .into_iter()
             .map(PortId)
@@ -325,6 +329,8 @@ impl<'u> PortManager<'u> {
                 port.error = None;
                 port.phase = Phase::Absent;
             }
+            // It has no queues: what becomes of it is told with the changes.
+            Some(link) if link.vlan.is_some() => port.program = None,
             // A device that is down does not bind; the program stays where it is.
             Some(link) if !link.is_up => port.phase = Phase::LinkDown,
             Some(link) => {
@@ -352,7 +358,7 @@ impl<'u> PortManager<'u> {
             Err(AttachError::Device { source, .. }) => return port.wait(source.to_string(), now_ms),
             Err(error) => return port.refuse(error.to_string(), now_ms),
         };
-        check_offloads(&link.name, mode, self.settings.fix_offloads);
+        offloads::check(&link.name, mode, self.settings.fix_offloads);
         if let Some(problem) = self
             .workers
             .first()
@@ -563,34 +569,5 @@ impl<'u> PortManager<'u> {
         }
         self.changed.insert(id.port);
         self.advance(id.port, now_ms);
-    }
-}
-
-/// Says which offloads change packets before the program or a worker sees them, and switches them off where that is wanted.
-fn check_offloads(interface: &str, mode: AttachMode, fix: bool) {
-    let found = match ethtool::harmful_offloads(interface, mode == AttachMode::Generic) {
-        Ok(found) => found,
-        Err(errno) => {
-            tracing::debug!(interface, %errno, "offloads cannot be read");
-            return;
-        }
-    };
-    for offload in found {
-        let switched = if fix {
-            ethtool::switch_off(interface, offload)
-        } else {
-            Err(nix::errno::Errno::EPERM)
-        };
-        match switched {
-            Ok(()) => {
-                tracing::info!(interface, %offload, "switched off: it changes packets before they arrive here")
-            }
-            Err(errno) => tracing::warn!(
-                interface,
-                %offload,
-                %errno,
-                "is on and changes packets before they arrive here: ethtool -K {interface} {offload} off"
-            ),
-        }
     }
 }

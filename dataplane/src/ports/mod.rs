@@ -17,9 +17,13 @@
 //! put them in the XSKMAP, and only then let the program steer. Going down: the workers stop sending and return their
 //! queues, the program is detached, the sockets are closed, and the frames the kernel had are reclaimed. A link that is
 //! only down keeps its sockets: they resume by themselves.
+//!
+//! A VLAN has no sockets: it comes up under the port that is its parent's, whose program is told to take its packets.
 
 mod manager;
+mod offloads;
 mod port;
+mod vlan;
 
 pub use manager::{PortManager, PortSettings, WorkerEnd};
 pub use port::PortView;

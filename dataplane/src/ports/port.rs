@@ -3,12 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use ebpf::maps::Role;
-use southbound::{CopyMode as ReportedCopyMode, PortPhase, PortRole, PortSpec, PortStatus, XdpMode};
+use southbound::{
+    CopyMode as ReportedCopyMode, PortPhase, PortRole, PortSpec, PortStatus, VlanStatus, XdpMode,
+};
 
 use crate::{
     attach::PortProgram,
     link_watch::Link,
-    tables::PortSlot,
+    tables::{PortSlot, VlanLink},
     xsk::{AttachMode, CopyMode, Granted, PortQueue, Umem},
 };
 
@@ -37,6 +39,8 @@ pub struct PortView {
     pub is_up: bool,
     /// Queues bound, whose number a packet's worker has to be below to have one of its own.
     pub queues: u32,
+    /// Which VLAN of which port, where it is one.
+    pub vlan: Option<VlanLink>,
 }
 
 /// A queue that is bound.
@@ -72,6 +76,14 @@ pub(super) enum Phase<'u> {
         outstanding: usize,
         returned: Vec<(usize, PortQueue<'u>)>,
     },
+    /// A VLAN of a port.
+    Vlan {
+        of: VlanLink,
+        /// Whether the port that carries it is up.
+        is_carried: bool,
+    },
+    /// A VLAN that cannot be carried.
+    Stray,
 }
 
 pub(super) struct Port<'u> {
@@ -105,6 +117,7 @@ impl<'u> Port<'u> {
         let role = match self.spec.role {
             PortRole::Protected => Role::PROTECTED.with(Role::INTERNET),
             PortRole::Internet => Role::INTERNET,
+            PortRole::Trunk => Role::NONE,
         };
         if self.spec.mpls {
             role.with(Role::MPLS)
@@ -183,13 +196,22 @@ impl<'u> Port<'u> {
 
     pub(super) fn view(&self) -> PortView {
         let link = self.link.as_ref();
+        let is_bound = match self.phase {
+            Phase::Up { .. } => true,
+            Phase::Vlan { is_carried, .. } => is_carried,
+            _ => false,
+        };
         PortView {
             port: self.spec.id.0,
             ifindex: link.map_or(0, |link| link.index),
             mac: link.map_or([0; 6], |link| link.mac),
             mtu_bytes: link.map_or(0, |link| link.mtu_bytes),
-            is_up: matches!(self.phase, Phase::Up { .. }) && link.is_some_and(|l| l.is_up && l.has_carrier),
+            is_up: is_bound && link.is_some_and(|l| l.is_up && l.has_carrier),
             queues: self.bound().len() as u32,
+            vlan: match self.phase {
+                Phase::Vlan { of, .. } => Some(of),
+                _ => None,
+            },
         }
     }
 
@@ -199,9 +221,9 @@ impl<'u> Port<'u> {
             Phase::Absent => PortPhase::Absent,
             Phase::LinkDown => PortPhase::LinkDown,
             Phase::Waiting { .. } | Phase::Binding { .. } => PortPhase::Binding,
-            Phase::Refused { .. } => PortPhase::Refused,
-            Phase::Up { .. } if self.view().is_up => PortPhase::Up,
-            Phase::Up { .. } => PortPhase::LinkDown,
+            Phase::Refused { .. } | Phase::Stray => PortPhase::Refused,
+            Phase::Up { .. } | Phase::Vlan { .. } if self.view().is_up => PortPhase::Up,
+            Phase::Up { .. } | Phase::Vlan { .. } => PortPhase::LinkDown,
             Phase::Draining { .. } => PortPhase::Draining,
         };
         let reported = |queue: &BoundQueue| {
@@ -217,7 +239,12 @@ impl<'u> Port<'u> {
         };
         PortStatus {
             port: self.spec.id,
+            slot: self.slot.get() as u16,
             interface: self.spec.interface.clone(),
+            vlan: self.view().vlan.map(|vlan| VlanStatus {
+                parent: vlan.parent,
+                id: vlan.id,
+            }),
             phase,
             xdp: attach.map(|mode| match mode {
                 AttachMode::Driver => XdpMode::Driver,
@@ -260,6 +287,7 @@ mod tests {
             is_up: true,
             has_carrier: true,
             receive_queues: 1,
+            vlan: None,
         }
     }
 

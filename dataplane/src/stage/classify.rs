@@ -1,6 +1,7 @@
 //! Classify: an Ethernet frame becomes an IP packet of a known kind.
 //!
-//! In: [`Next::Classify`]. Out, with the Ethernet header taken off and the frame cut to the IP packet's length:
+//! In: [`Next::Classify`]. A packet with a VLAN's tag becomes one of the port that the VLAN is. Out, with the Ethernet
+//! header taken off and the frame cut to the IP packet's length:
 //!
 //! | packet | goes to |
 //! |---|---|
@@ -11,12 +12,12 @@
 //! | to an address of ours: anything else | [`Next::Punt`] |
 //! | everything else | [`Next::PolicyOut`] |
 
-use southbound::DropReason;
+use southbound::{DropReason, PortCounter};
 use wire::udp::{NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
 use wire::{IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
 
 use super::Context;
-use crate::batch::{Batch, Flags, Meta, Next, Slots};
+use crate::batch::{Batch, Flags, Ingress, Meta, Next, Slots};
 
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
@@ -25,6 +26,9 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             continue;
         };
         let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
+            if link.vlan != 0 {
+                enter_vlan(link.vlan, frame.len(), meta, context)?;
+            }
             let front = link.header_bytes;
             let packet = frame.bytes().get(front..).unwrap_or_default();
             let packet_bytes = measure(packet, link.ipv6)?;
@@ -107,6 +111,31 @@ pub fn classify_ip(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> 
 struct Link {
     header_bytes: usize,
     ipv6: bool,
+    /// Zero where there is no tag, or one that only states a priority (IEEE 802.1Q section 9.6).
+    vlan: u16,
+}
+
+/// Makes the packet one of the port that its VLAN is; the device has counted it already.
+fn enter_vlan(
+    id: u16,
+    frame_bytes: usize,
+    meta: &mut Meta,
+    context: &Context<'_, '_>,
+) -> Result<(), DropReason> {
+    let Ingress::Port(device) = meta.ingress else {
+        return Err(DropReason::UnknownVlan);
+    };
+    let vlan = context
+        .view
+        .port(device)
+        .and_then(|port| port.vlans.find(id))
+        .ok_or(DropReason::UnknownVlan)?;
+    meta.ingress = Ingress::Port(vlan.slot);
+    meta.vrf = vlan.vrf;
+    let counters = context.counters;
+    counters.add_port(vlan.slot, PortCounter::ReceivedPackets, 1);
+    counters.add_port(vlan.slot, PortCounter::ReceivedBytes, frame_bytes as u64);
+    Ok(())
 }
 
 #[inline(always)]
@@ -118,9 +147,15 @@ fn strip_ethernet(bytes: &[u8]) -> Result<Link, DropReason> {
         wire::EtherType::IPV6 => true,
         _ => return Err(DropReason::UnknownEtherType),
     };
+    let vlan = match (header.outer_tag, header.inner_tag) {
+        (None, _) => 0,
+        (Some(tag), None) if tag.tpid == wire::EtherType::VLAN || tag.vid() == 0 => tag.vid(),
+        _ => return Err(DropReason::UnknownVlan),
+    };
     Ok(Link {
         header_bytes: header.header_bytes(),
         ipv6,
+        vlan,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Egress: the neighbour that a packet leaves to, and the Ethernet header for it.
 //!
-//! In: [`Next::Egress`]: a packet with `meta.adjacency`. Out: [`Next::Transmit`] by `meta.egress`, or [`Next::Hold`] where
+//! In: [`Next::Egress`]: a packet with `meta.adjacency`. Out: [`Next::Transmit`] by `meta.device`, or [`Next::Hold`] where
 //! the neighbour's address is not known yet.
 
 use southbound::DropReason;
@@ -79,15 +79,27 @@ pub fn flow_hash(bytes: &[u8]) -> u32 {
 
 #[inline(always)]
 fn rewrite(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
-    let header = frame.grow_front(14).ok_or(DropReason::NoHeadroom)?;
     let ether_type = if meta.flags.has(Flags::IPV6) {
         EtherType::IPV6
     } else {
         EtherType::IPV4
     };
-    let (addresses, kind) = header.split_at_mut(12);
-    addresses.copy_from_slice(&neighbour.rewrite);
-    kind.copy_from_slice(&ether_type.0.to_be_bytes());
+    if neighbour.vlan == 0 {
+        let header = frame.grow_front(14).ok_or(DropReason::NoHeadroom)?;
+        let (addresses, kind) = header.split_at_mut(12);
+        addresses.copy_from_slice(&neighbour.rewrite);
+        kind.copy_from_slice(&ether_type.0.to_be_bytes());
+    } else {
+        let header = frame.grow_front(18).ok_or(DropReason::NoHeadroom)?;
+        let (addresses, tag_and_kind) = header.split_at_mut(12);
+        let (tag, kind) = tag_and_kind.split_at_mut(4);
+        addresses.copy_from_slice(&neighbour.rewrite);
+        // Priority zero: best effort (IEEE 802.1Q section 6.9.3).
+        tag[..2].copy_from_slice(&EtherType::VLAN.0.to_be_bytes());
+        tag[2..].copy_from_slice(&neighbour.vlan.to_be_bytes());
+        kind.copy_from_slice(&ether_type.0.to_be_bytes());
+    }
     meta.egress = neighbour.port;
+    meta.device = neighbour.device;
     Ok(())
 }

@@ -132,8 +132,12 @@ pub enum Adjacency<'g> {
 pub struct NeighbourAdjacency {
     /// The egress port.
     pub port: PortSlot,
+    /// The device whose ring it leaves by: the port itself, or the one that carries the VLAN that the port is.
+    pub device: PortSlot,
     /// Largest IP packet in bytes.
     pub mtu_bytes: u16,
+    /// The VLAN's identifier; zero: no tag.
+    pub vlan: u16,
     /// Destination and source of the Ethernet header.
     pub rewrite: [u8; 12],
 }

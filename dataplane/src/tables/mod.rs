@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use adjacency::{
     Adjacency, AdjacencyIndex, GleanAdjacency, IncompleteAdjacency, MAX_NEXT_HOPS, NeighbourAdjacency,
 };
-pub use port::{PortInfo, PortLink, PortSlot};
+pub use port::{PortInfo, PortLink, PortSlot, VlanLink, VlanPort, Vlans};
 pub use spd::Decision;
 pub use vrf::VrfIndex;
 pub use writer::{Memory, Writer};

@@ -46,6 +46,17 @@ pub struct PortLink {
     pub mac: [u8; 6],
     /// Whether packets can leave.
     pub up: bool,
+    /// Which VLAN of which port, where it is one.
+    pub vlan: Option<VlanLink>,
+}
+
+/// A VLAN: the port that carries it, and its identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanLink {
+    /// The port whose rings its packets use.
+    pub parent: PortId,
+    /// 1 to 4094.
+    pub id: u16,
 }
 
 impl Default for PortLink {
@@ -54,7 +65,40 @@ impl Default for PortLink {
             mtu_bytes: 1500,
             mac: [0; 6],
             up: false,
+            vlan: None,
         }
+    }
+}
+
+/// The VLANs of a device that are ports, by identifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vlans(Box<[VlanPort]>);
+
+/// A VLAN as the packets of its device find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanPort {
+    /// Its identifier.
+    pub id: u16,
+    /// The port that it is.
+    pub slot: PortSlot,
+    /// The table of packets that it receives.
+    pub vrf: VrfIndex,
+}
+
+impl Vlans {
+    /// Of these, in any order.
+    #[must_use]
+    pub fn new(mut vlans: Vec<VlanPort>) -> Self {
+        vlans.sort_unstable_by_key(|vlan| vlan.id);
+        Self(vlans.into_boxed_slice())
+    }
+
+    /// The port that VLAN `id` is.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, id: u16) -> Option<VlanPort> {
+        let place = self.0.binary_search_by_key(&id, |vlan| vlan.id).ok()?;
+        self.0.get(place).copied()
     }
 }
 
@@ -73,6 +117,8 @@ pub struct PortInfo {
     pub mpls: bool,
     /// The interface.
     pub link: PortLink,
+    /// Its VLANs that are ports.
+    pub vlans: Vlans,
     /// Our addresses on it, in the order told: the first of a family is the source of ICMP errors.
     pub addresses: Vec<IpAddr>,
 }

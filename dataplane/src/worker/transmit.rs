@@ -12,21 +12,21 @@ impl<'u> Worker<'u> {
     /// Puts what leaves onto the transmit rings; one that stays full loses the packet.
     pub(super) fn transmit(&mut self) {
         // Packets of one port follow each other: counted together.
-        let (mut port, mut packets, mut bytes) = (PortSlot::FIRST, 0, 0);
+        let mut run = Run::default();
         let mut given_to = 0;
         for slot in Slots::of(self.batch.take(Next::Transmit)) {
-            let egress = self.batch.meta(slot).egress;
-            if egress != port {
-                self.count_transmitted(port, packets, bytes);
-                (port, packets, bytes) = (egress, 0, 0);
+            let (egress, device) = (self.batch.meta(slot).egress, self.batch.meta(slot).device);
+            if (egress, device) != (run.port, run.device) {
+                self.count_transmitted(&run);
+                run = Run::new(egress, device);
             }
             let Some(frame) = self.batch.remove(slot) else {
                 continue;
             };
             let frame_bytes = frame.len() as u64;
-            let index = self.egress.get(egress.get()).copied().flatten();
+            let index = self.egress.get(device.get()).copied().flatten();
             let Some(served) = index.and_then(|index| self.queues.get_mut(index)) else {
-                given_to |= self.give_away(egress, frame);
+                given_to |= self.give_away(egress, device, frame);
                 continue;
             };
             let mut outcome = served.queue.push(frame);
@@ -38,8 +38,8 @@ impl<'u> Worker<'u> {
             }
             match outcome {
                 Ok(()) => {
-                    packets += 1;
-                    bytes += frame_bytes;
+                    run.packets += 1;
+                    run.bytes += frame_bytes;
                 }
                 Err(frame) => {
                     self.parts.counters.drop_packets(DropReason::TransmitRingFull, 1);
@@ -47,7 +47,7 @@ impl<'u> Worker<'u> {
                 }
             }
         }
-        self.count_transmitted(port, packets, bytes);
+        self.count_transmitted(&run);
         if given_to != 0 {
             self.parts.handoff.wake(given_to);
         }
@@ -55,8 +55,8 @@ impl<'u> Worker<'u> {
 
     /// Gives a packet to a worker that has a queue of its port; answers whose bit.
     #[cold]
-    fn give_away(&mut self, port: PortSlot, frame: Frame<'u>) -> u64 {
-        let given = self.parts.handoff.give(port, frame.bytes());
+    fn give_away(&mut self, port: PortSlot, device: PortSlot, frame: Frame<'u>) -> u64 {
+        let given = self.parts.handoff.give(port, device, frame.bytes());
         self.pool.put(frame);
         let counters = &self.parts.counters;
         match given {
@@ -91,7 +91,7 @@ impl<'u> Worker<'u> {
     }
 
     fn send_parcel(&mut self, parcel: &Parcel) -> Result<(), DropReason> {
-        let index = self.egress.get(parcel.port().get()).copied().flatten();
+        let index = self.egress.get(parcel.device().get()).copied().flatten();
         let served = index
             .and_then(|index| self.queues.get_mut(index))
             .ok_or(DropReason::PortDown)?;
@@ -105,19 +105,54 @@ impl<'u> Worker<'u> {
             self.pool.put(frame);
             return Err(DropReason::TransmitRingFull);
         }
-        let (counters, port) = (&self.parts.counters, parcel.port());
-        counters.add_port(port, PortCounter::TransmittedPackets, 1);
-        counters.add_port(port, PortCounter::TransmittedBytes, parcel.bytes().len() as u64);
+        let mut run = Run::new(parcel.port(), parcel.device());
+        (run.packets, run.bytes) = (1, parcel.bytes().len() as u64);
+        self.count_ports(&run);
         Ok(())
     }
 
     #[inline]
-    fn count_transmitted(&self, port: PortSlot, packets: u64, bytes: u64) {
-        if packets != 0 {
-            let counters = &self.parts.counters;
-            counters.add(WorkerCounter::Transmitted, packets);
-            counters.add_port(port, PortCounter::TransmittedPackets, packets);
-            counters.add_port(port, PortCounter::TransmittedBytes, bytes);
+    fn count_transmitted(&self, run: &Run) {
+        if run.packets != 0 {
+            self.parts.counters.add(WorkerCounter::Transmitted, run.packets);
+            self.count_ports(run);
+        }
+    }
+
+    /// A VLAN's packets are its device's as well.
+    #[inline]
+    fn count_ports(&self, run: &Run) {
+        let counters = &self.parts.counters;
+        counters.add_port(run.device, PortCounter::TransmittedPackets, run.packets);
+        counters.add_port(run.device, PortCounter::TransmittedBytes, run.bytes);
+        if run.port != run.device {
+            counters.add_port(run.port, PortCounter::TransmittedPackets, run.packets);
+            counters.add_port(run.port, PortCounter::TransmittedBytes, run.bytes);
+        }
+    }
+}
+
+/// Packets in a row that left by one port.
+struct Run {
+    port: PortSlot,
+    device: PortSlot,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self::new(PortSlot::FIRST, PortSlot::FIRST)
+    }
+}
+
+impl Run {
+    const fn new(port: PortSlot, device: PortSlot) -> Self {
+        Self {
+            port,
+            device,
+            packets: 0,
+            bytes: 0,
         }
     }
 }

@@ -174,6 +174,7 @@ pub fn two_ports() -> Writer {
             mtu_bytes: 1500,
             mac: OUR_MAC,
             up: true,
+            vlan: None,
         };
         writer.set_port_link(PortSlot::new(number).unwrap(), link);
     }

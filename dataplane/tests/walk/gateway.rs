@@ -121,6 +121,7 @@ impl Gateway {
             mtu_bytes: 1500,
             mac: port_mac(port),
             up: true,
+            vlan: None,
         };
         self.writer.set_port_link(slot, link);
         let sizes = RingSizes {
@@ -144,6 +145,7 @@ impl Gateway {
                 mtu_bytes,
                 mac: port_mac(port),
                 up: true,
+                vlan: None,
             },
         );
     }

@@ -98,7 +98,10 @@ impl Kind {
                         text("STATE", "state"),
                         text("XDP", "xdp"),
                         text("QUEUES", "queues"),
+                        number("VLAN", "vlan"),
                         number("MTU", "mtu_bytes"),
+                        number("RX", "received_packets"),
+                        number("TX", "transmitted_packets"),
                         number("REBINDS", "rebinds"),
                         text("ERROR", "error"),
                     ]

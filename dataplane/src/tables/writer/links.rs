@@ -7,6 +7,7 @@ use std::sync::Arc;
 use southbound::{NeighbourState, PortId};
 
 use super::{NeighbourRecord, PortState, Writer};
+use crate::tables::PortSlot;
 use crate::tables::adjacency::{
     AdjacencyIndex, GleanAdjacency, IncompleteAdjacency, Link, NeighbourAdjacency,
 };
@@ -99,11 +100,14 @@ impl Writer {
             return;
         };
         let built = self.ports.get(&key.port()).map(|port| {
+            let parent = port.link.vlan.and_then(|vlan| self.ports.get(&vlan.parent));
+            // Without its parent a VLAN has no ring: what is sent there is dropped as sent to a port that is down.
+            let device = parent.map_or(port.slot, |parent| parent.slot);
             let known = match key {
                 LinkKey::Host(id, address) => self.neighbours.get(&(*id, *address)),
                 LinkKey::Glean(_) => None,
             };
-            Arc::new(build(key, port, known))
+            Arc::new(build(key, port, device, known))
         });
         if let Some(slot) = self.tables.links.get(link.number) {
             slot.replace(built, guard);
@@ -125,7 +129,7 @@ impl Writer {
     }
 }
 
-fn build(key: &LinkKey, port: &PortState, known: Option<&NeighbourRecord>) -> Link {
+fn build(key: &LinkKey, port: &PortState, device: PortSlot, known: Option<&NeighbourRecord>) -> Link {
     match key {
         LinkKey::Glean(id) => Link::Glean(GleanAdjacency::new(port.slot, *id)),
         LinkKey::Host(id, address) => match known.map(|known| known.state) {
@@ -135,7 +139,9 @@ fn build(key: &LinkKey, port: &PortState, known: Option<&NeighbourRecord>) -> Li
                 rewrite[6..].copy_from_slice(&port.link.mac);
                 Link::Neighbour(NeighbourAdjacency {
                     port: port.slot,
+                    device,
                     mtu_bytes: port.link.mtu_bytes,
+                    vlan: port.link.vlan.map_or(0, |vlan| vlan.id),
                     rewrite,
                 })
             }

@@ -70,6 +70,7 @@ pub struct Writer {
     vrfs: Vec<VrfState>,
     ports: HashMap<PortId, PortState>,
     slots: [Option<PortId>; PORT_SLOTS],
+    next_slot: usize,
     locals: HashMap<LocalAddress, u64>,
     // In the order told, for the choice of a source address.
     local_order: Vec<LocalAddress>,
@@ -101,6 +102,7 @@ impl Writer {
             vrfs: Vec::new(),
             ports: HashMap::new(),
             slots: [None; PORT_SLOTS],
+            next_slot: 0,
             locals: HashMap::new(),
             local_order: Vec::new(),
             neighbours: HashMap::new(),

@@ -11,7 +11,7 @@ use super::links::LinkKey;
 use super::{NeighbourRecord, PortState, Writer, table_full};
 use crate::tables::adjacency::AdjacencyIndex;
 use crate::tables::publish::{Full, Guard};
-use crate::tables::{Kind, PortInfo, PortLink, PortSlot, VrfIndex};
+use crate::tables::{Kind, PortInfo, PortLink, PortSlot, VlanPort, Vlans, VrfIndex};
 
 impl Writer {
     /// The place of a port.
@@ -33,11 +33,16 @@ impl Writer {
         let Some(id) = self.slots[slot.get()] else {
             return;
         };
-        match self.ports.get_mut(&id) {
-            Some(port) if port.link != link => port.link = link,
+        let before = match self.ports.get_mut(&id) {
+            Some(port) if port.link != link => std::mem::replace(&mut port.link, link),
             _ => return,
-        }
+        };
         self.publish_port(id, guard);
+        if before.vlan != link.vlan {
+            for vlan in [before.vlan, link.vlan].into_iter().flatten() {
+                self.publish_port(vlan.parent, guard);
+            }
+        }
         self.refresh_links_of(id, guard);
         self.resolve_all_tunnels(guard);
     }
@@ -57,13 +62,23 @@ impl Writer {
             port.spec = spec;
             self.publish_port(id, guard);
             if moved {
+                if let Some(vlan) = self.ports.get(&id).and_then(|port| port.link.vlan) {
+                    self.publish_port(vlan.parent, guard);
+                }
                 self.move_neighbours(id, before, vrf, guard);
             }
             return Ok(());
         }
-        let Some(slot) = PortSlot::all().find(|slot| self.slots[slot.get()].is_none()) else {
+        // The one that was free longest, so that what the last port there counted is not soon another's.
+        let free = |slot: &PortSlot| self.slots[slot.get()].is_none();
+        let Some(slot) = PortSlot::all()
+            .skip(self.next_slot)
+            .find(free)
+            .or_else(|| PortSlot::all().find(free))
+        else {
             return Err(table_full("ports", southbound::PORT_SLOTS));
         };
+        self.next_slot = slot.get() + 1;
         self.slots[slot.get()] = Some(id);
         let port = PortState {
             slot,
@@ -76,6 +91,7 @@ impl Writer {
         self.publish_port(id, guard);
         // Routes and tunnels may still name a port of this name that went.
         self.refresh_links_of(id, guard);
+        self.refresh_vlans_of(id, guard);
         Ok(())
     }
 
@@ -97,7 +113,25 @@ impl Writer {
             self.forget_neighbour(port.vrf, port_id, address, guard);
         }
         self.refresh_links_of(id, guard);
+        self.refresh_vlans_of(id, guard);
+        if let Some(vlan) = port.link.vlan {
+            self.publish_port(vlan.parent, guard);
+        }
         true
+    }
+
+    /// The VLANs of a port that came or went have another ring to leave by.
+    fn refresh_vlans_of(&mut self, parent: PortId, guard: &Guard) {
+        let carried = |port: &&PortState| port.link.vlan.is_some_and(|vlan| vlan.parent == parent);
+        let vlans: Vec<_> = self
+            .ports
+            .values()
+            .filter(carried)
+            .map(|port| port.spec.id)
+            .collect();
+        for vlan in vlans {
+            self.refresh_links_of(vlan, guard);
+        }
     }
 
     pub(super) fn put_local(
@@ -312,6 +346,14 @@ impl Writer {
             .filter(|local| local.port == Some(id))
             .map(|local| local.address)
             .collect();
+        let vlans = self.ports.values().filter_map(|other| {
+            let vlan = other.link.vlan.filter(|vlan| vlan.parent == id)?;
+            Some(VlanPort {
+                id: vlan.id,
+                slot: other.slot,
+                vrf: other.vrf,
+            })
+        });
         let info = PortInfo {
             slot: port.slot,
             id,
@@ -319,6 +361,7 @@ impl Writer {
             vrf: port.vrf,
             mpls: port.spec.mpls,
             link: port.link,
+            vlans: Vlans::new(vlans.collect()),
             addresses,
         };
         self.tables.ports[port.slot.get()].replace(Some(Arc::new(info)), guard);
