@@ -49,6 +49,7 @@ fn route(number: u16) -> Update {
         vrf: VrfId::MAIN,
         prefix: IpPrefix::new(IpAddr::from([10, high, low, 0]), 24).unwrap(),
         next_hops: vec![NextHop::Kernel],
+        weights: Vec::new(),
     })
 }
 

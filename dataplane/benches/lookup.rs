@@ -107,6 +107,9 @@ fn tunnel() -> Update {
         id: TunnelId(1),
         name: "site".to_owned(),
         mode: Mode::Tunnel,
+        encapsulation: southbound::Encapsulation::Esp,
+        protected: true,
+        labels: None,
         inner_vrf: VrfId::MAIN,
         outer_vrf: VrfId::MAIN,
         local: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -272,6 +275,7 @@ fn fib_v4() {
                 vrf: VrfId::MAIN,
                 prefix,
                 next_hops: vec![hops[number as usize % hops.len()]],
+                weights: Vec::new(),
             }),
         );
     }
@@ -328,6 +332,7 @@ fn fib_v6() {
                 vrf: VrfId::MAIN,
                 prefix,
                 next_hops: vec![NextHop::Kernel],
+                weights: Vec::new(),
             }),
         );
     }

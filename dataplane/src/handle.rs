@@ -210,6 +210,7 @@ impl ForwardingPlane for Handle<'_> {
             Query::Routes => self.writer.route_status(),
             Query::Neighbours => self.writer.neighbour_status(),
             Query::Policies => self.writer.policy_status(),
+            Query::Labels | Query::Vrfs => Vec::new(),
             Query::Workers => self.workers.iter().cloned().map(Status::Worker).collect(),
         }
     }

@@ -387,6 +387,7 @@ mod tests {
             vrf: VrfId::MAIN,
             prefix: IpPrefix::host([10, 0, 0, number].into()),
             next_hops: vec![NextHop::Blackhole],
+            weights: Vec::new(),
         })
     }
 

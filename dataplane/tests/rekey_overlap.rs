@@ -24,6 +24,9 @@ fn tunnel() -> Update {
         id: TunnelId(1),
         name: "site".to_owned(),
         mode: Mode::Tunnel,
+        encapsulation: southbound::Encapsulation::Esp,
+        protected: true,
+        labels: None,
         inner_vrf: VrfId::MAIN,
         outer_vrf: VrfId::MAIN,
         local: "192.0.2.1".parse().unwrap(),
@@ -136,6 +139,7 @@ fn fault_51_rekeys_under_load_lose_no_packet_and_repeat_no_number() {
         vrf: VrfId::MAIN,
         prefix: "10.0.0.0/8".parse().unwrap(),
         next_hops: vec![southbound::NextHop::Tunnel(TunnelId(1))],
+        weights: Vec::new(),
     }));
     apply(Update::InstallSa(sa(SaDirection::Inbound, 0)));
     apply(Update::InstallSa(sa(SaDirection::Outbound, 0)));

@@ -31,6 +31,9 @@ fn tunnel(id: u32) -> Update {
         id: TunnelId(id),
         name: format!("tunnel{id}"),
         mode: Mode::Tunnel,
+        encapsulation: southbound::Encapsulation::Esp,
+        protected: true,
+        labels: None,
         inner_vrf: VrfId::MAIN,
         outer_vrf: VrfId::MAIN,
         local: "192.0.2.1".parse().unwrap(),
@@ -73,6 +76,7 @@ fn route(number: u32, length: u8, next_hop: NextHop) -> Update {
         vrf: VrfId::MAIN,
         prefix: southbound::IpPrefix::new(network, length).unwrap(),
         next_hops: vec![next_hop],
+        weights: Vec::new(),
     })
 }
 

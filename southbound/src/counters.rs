@@ -94,6 +94,10 @@ counters! {
         MplsSwap = "mpls_swap_packets",
         /// Labels popped.
         MplsPop = "mpls_pop_packets",
+        /// Packets that were put into a GRE, IP or UDP tunnel.
+        TunnelOutPackets = "tunnel_out_packets",
+        /// Packets that were taken out of a GRE, IP or UDP tunnel.
+        TunnelInPackets = "tunnel_in_packets",
         /// TCP SYNs whose maximum segment size was lowered.
         MssClamped = "mss_clamped_packets",
         /// Packets that were fragmented before encryption.

@@ -24,6 +24,8 @@ pub enum Stage {
     Neighbour,
     /// Labels.
     Mpls,
+    /// GRE, IP and UDP tunnels.
+    Tunnel,
     /// Transmission, and delivery to the host.
     Transmit,
 }
@@ -42,6 +44,7 @@ impl Stage {
             Self::Fib => "fib",
             Self::Neighbour => "neighbour",
             Self::Mpls => "mpls",
+            Self::Tunnel => "tunnel",
             Self::Transmit => "transmit",
         }
     }
@@ -184,8 +187,23 @@ drop_reasons! {
     LabelReserved = Mpls, "label_reserved";
     /// The label's TTL ran out.
     LabelTtlExceeded = Mpls, "label_ttl_exceeded";
-    /// What follows the stack is neither IPv4 nor IPv6.
+    /// What follows the stack is neither IPv4 nor IPv6, or not the one that the label promises.
     LabelPayload = Mpls, "label_payload";
+    /// The packet ends before the bottom of its label stack.
+    LabelStackTruncated = Mpls, "label_stack_truncated";
+    /// The label of a VRF has another label beneath it.
+    LabelNotBottom = Mpls, "label_not_bottom";
+    /// A labelled packet from, or for, a port or tunnel that carries no labels.
+    LabelsRefused = Mpls, "labels_refused";
+    /// The label's entry says discard.
+    LabelDiscard = Mpls, "label_discard";
+
+    /// The GRE header has another version, an outdated flag, a wrong checksum or no end.
+    GreMalformed = Tunnel, "gre_malformed";
+    /// What the tunnel brought is nothing that it carries.
+    TunnelPayload = Tunnel, "tunnel_payload";
+    /// The packet was leaked from one VRF into another and would be into a third.
+    VrfLoop = Fib, "vrf_loop";
 
     /// Larger than the egress port's MTU.
     PortMtu = Transmit, "port_mtu";

@@ -37,6 +37,7 @@ mod event;
 mod identifier;
 mod key;
 mod message;
+mod mpls;
 mod policy;
 mod port;
 #[cfg(feature = "testing")]
@@ -57,6 +58,10 @@ pub use event::{Event, LifetimeKind};
 pub use identifier::{PolicyId, PortId, SaDirection, SaRef, TunnelId, VrfId};
 pub use key::KeyMaterial;
 pub use message::{MAX_MESSAGE_BYTES, MAX_UPDATES_PER_MESSAGE, PROTOCOL_VERSION, ToControl, ToDataplane};
+pub use mpls::{
+    ClassMapId, ClassMapSpec, IlmSpec, Label, LabelError, LabelOperation, LabelSpaceId, LabelStack,
+    LabelStackError, LabelStatus, LabelVia, Nhlfe, PopClass, PushClass, TtlModel, VrfSpec, VrfStatus,
+};
 pub use policy::{PolicyAction, PolicySpec};
 pub use port::{PortRole, PortSpec, XdpPreference};
 #[cfg(feature = "testing")]
@@ -68,7 +73,7 @@ pub use status::{
     CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SaStatus, Status,
     TunnelStatus, VlanStatus, WorkerStatus, XdpMode,
 };
-pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, TtlPolicy, TunnelSpec};
+pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, TtlPolicy, TunnelSpec};
 pub use update::{Rejection, Update};
 
 /// The dataplane as the control process sees it, whether across the socket or in a test.

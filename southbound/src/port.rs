@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PortId, VrfId};
+use crate::{LabelSpaceId, PortId, VrfId};
 
 /// What side of the gateway a port is on, which decides what the XDP program steers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +47,7 @@ pub struct PortSpec {
     pub xdp: XdpPreference,
     /// Refuse the port where the driver does not grant zero-copy on every queue; a VLAN has its parent's.
     pub require_zero_copy: bool,
-    /// Take labelled packets (EtherType 0x8847) over.
-    pub mpls: bool,
+    /// Take labelled packets (EtherType 0x8847) over, in this label space; without one they stay with the kernel, and
+    /// none are sent by this port.
+    pub mpls: Option<LabelSpaceId>,
 }

@@ -58,6 +58,12 @@ fn object(update: &Update) -> (String, bool) {
         Update::SelectOutbound { tunnel, .. } => (format!("outbound {}", tunnel.0), false),
         Update::PutPolicy(policy) => (format!("policy {}", policy.id.0), false),
         Update::RemovePolicy(id) => (format!("policy {}", id.0), true),
+        Update::PutVrf(vrf) => (format!("vrf {}", vrf.id.0), false),
+        Update::RemoveVrf(id) => (format!("vrf {}", id.0), true),
+        Update::PutIlm(ilm) => (format!("ilm {} {}", ilm.space.0, ilm.label), false),
+        Update::RemoveIlm { space, label } => (format!("ilm {} {label}", space.0), true),
+        Update::PutClassMap(map) => (format!("class map {}", map.id.0), false),
+        Update::RemoveClassMap(id) => (format!("class map {}", id.0), true),
     }
 }
 
@@ -103,6 +109,7 @@ mod tests {
             vrf: VrfId::MAIN,
             prefix: prefix.parse().unwrap(),
             next_hops: vec![NextHop::Blackhole],
+            weights: vec![],
         })
     }
 

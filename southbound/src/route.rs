@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{IpPrefix, PortId, TunnelId, VrfId};
+use crate::{IpPrefix, Nhlfe, PortId, TunnelId, VrfId};
 
 /// Where a route leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +18,11 @@ pub enum NextHop {
     },
     /// Into a tunnel.
     Tunnel(TunnelId),
+    /// Under labels (the FTN of RFC 3031 section 3.12).
+    Labelled(Nhlfe),
+    /// Looked up once more in another table: a leak from one VRF into another, where it is configured. What is found
+    /// there may not lead into a third.
+    Vrf(VrfId),
     /// To this gateway itself.
     Local,
     /// Out of an interface that is not a port: handed to the kernel.
@@ -28,7 +33,7 @@ pub enum NextHop {
     Blackhole,
 }
 
-/// A route; several next hops share the traffic by flow.
+/// A route; several next hops share the traffic by flow, so that packets of one flow take one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteSpec {
     /// The table it is in.
@@ -37,4 +42,6 @@ pub struct RouteSpec {
     pub prefix: IpPrefix,
     /// Where to, at least one, at most 16.
     pub next_hops: Vec<NextHop>,
+    /// The share of each next hop, 1 to 255; empty where all have the same.
+    pub weights: Vec<u8>,
 }

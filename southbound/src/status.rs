@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{IpPrefix, NeighbourState, NextHop, PolicySpec, PortId, SaRef, Transform, TunnelId, VrfId};
+use crate::{
+    IpPrefix, LabelStatus, NeighbourState, NextHop, PolicySpec, PortId, SaRef, Transform, TunnelId, VrfId,
+    VrfStatus,
+};
 
 /// A question; the answer is a list of [`Status`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +26,10 @@ pub enum Query {
     Policies,
     /// Every worker.
     Workers,
+    /// Every entry of the incoming label maps.
+    Labels,
+    /// Every routing table.
+    Vrfs,
 }
 
 /// One record of an answer.
@@ -42,6 +49,10 @@ pub enum Status {
     Policy(PolicyStatus),
     /// To [`Query::Workers`].
     Worker(WorkerStatus),
+    /// To [`Query::Labels`].
+    Label(LabelStatus),
+    /// To [`Query::Vrfs`].
+    Vrf(VrfStatus),
 }
 
 /// An SA and its use. No key.
@@ -166,6 +177,8 @@ pub struct RouteStatus {
     pub prefix: IpPrefix,
     /// Where to.
     pub next_hops: Vec<NextHop>,
+    /// Their shares; empty where all have the same.
+    pub weights: Vec<u8>,
 }
 
 /// A neighbour as installed.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Mode, TunnelId, VrfId};
+use crate::{LabelSpaceId, Mode, TunnelId, VrfId};
 
 /// The DSCP of the outer header (RFC 2983).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,10 +53,34 @@ impl Default for TtlPolicy {
     }
 }
 
+/// What stands between the packets of a tunnel and the outer IP header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Encapsulation {
+    /// Nothing but ESP: IP packets, in tunnel or transport mode.
+    #[default]
+    Esp,
+    /// Nothing: IPv4 (protocol 4, RFC 2003), IPv6 (41, RFC 4213) and labels (137, RFC 4023 section 3).
+    Ip,
+    /// GRE (RFC 2784, RFC 2890): IPv4, IPv6 and labels (RFC 4023 section 4).
+    Gre {
+        /// Sent, and wanted of what is received; without one only packets without one are taken.
+        key: Option<u32>,
+        /// Send a checksum. One that is received is always checked.
+        checksum: bool,
+    },
+    /// UDP to port 6635 from a port made of the flow's hash: labels only (RFC 7510).
+    Udp,
+}
+
 /// A tunnel: the lasting thing that routes and policies name, whatever SAs carry it at the moment.
 ///
 /// Without a selected outbound SA its packets wait (a bounded few) while [`crate::Event::Acquire`] is
 /// raised, and are then dropped with a reason: they never leave in clear.
+///
+/// With another [`Encapsulation`] than ESP a packet first gets that header and an outer IP header between `local` and
+/// `remote`, to which `dscp`, `ecn`, `df` and `ttl` apply; where the tunnel is `protected` the result is sealed by the
+/// tunnel's SA, in transport mode as it is, in tunnel mode within one more header. `mode` says which; received packets
+/// must come the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelSpec {
     /// Its name in updates.
@@ -65,6 +89,12 @@ pub struct TunnelSpec {
     pub name: String,
     /// Tunnel or transport mode.
     pub mode: Mode,
+    /// What its packets stand in.
+    pub encapsulation: Encapsulation,
+    /// Whether its packets are sealed by an SA; always for [`Encapsulation::Esp`], whatever this says.
+    pub protected: bool,
+    /// The space that labelled packets out of it are looked up in; without one it carries none, either way.
+    pub labels: Option<LabelSpaceId>,
     /// The table that decapsulated packets are routed in.
     pub inner_vrf: VrfId,
     /// The table that ESP packets are routed in.

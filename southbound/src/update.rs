@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    IpPrefix, LocalAddress, Neighbour, PolicyId, PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec,
-    TunnelId, TunnelSpec, VrfId,
+    ClassMapId, ClassMapSpec, IlmSpec, IpPrefix, Label, LabelSpaceId, LocalAddress, Neighbour, PolicyId,
+    PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec, TunnelId, TunnelSpec, VrfId, VrfSpec,
 };
 
 /// An idempotent change. `Put` creates or replaces; removing what is not there succeeds.
@@ -59,6 +59,23 @@ pub enum Update {
     PutPolicy(PolicySpec),
     /// A rule that left.
     RemovePolicy(PolicyId),
+    /// A routing table's name.
+    PutVrf(VrfSpec),
+    /// A routing table that left. What is in it is removed by updates of its own.
+    RemoveVrf(VrfId),
+    /// What is done with a label.
+    PutIlm(IlmSpec),
+    /// A label that is taken no longer.
+    RemoveIlm {
+        /// Its space.
+        space: LabelSpaceId,
+        /// The label.
+        label: Label,
+    },
+    /// A mapping of traffic classes.
+    PutClassMap(ClassMapSpec),
+    /// A mapping that left.
+    RemoveClassMap(ClassMapId),
 }
 
 /// Why an update was refused; nothing of it took effect.

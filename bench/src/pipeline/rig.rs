@@ -274,7 +274,7 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
             vrf: VrfId::MAIN,
             xdp: XdpPreference::Auto,
             require_zero_copy: false,
-            mpls: false,
+            mpls: None,
         }))?;
     }
     let me = usize::from(number - 1);
@@ -296,6 +296,7 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
             vrf: VrfId::MAIN,
             prefix,
             next_hops: vec![next_hop],
+            weights: Vec::new(),
         })
     };
     let prefix = |address: [u8; 4], length| IpPrefix::new(address.into(), length);
@@ -359,6 +360,9 @@ fn tunnel_spec(id: TunnelId, local: [u8; 4], remote: [u8; 4]) -> TunnelSpec {
         id,
         name: format!("tunnel-{}", id.0),
         mode: Mode::Tunnel,
+        encapsulation: southbound::Encapsulation::Esp,
+        protected: true,
+        labels: None,
         inner_vrf: VrfId::MAIN,
         outer_vrf: VrfId::MAIN,
         local: local.into(),

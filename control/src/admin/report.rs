@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use southbound::{
-    CopyMode, DropReason, Endpoint, NeighbourState, NextHop, PORT_SLOTS, PolicyAction, PortCounter,
-    PortPhase, PortRole, ProtocolMatch, SaDirection, Status, VrfId, WorkerCounter, XdpMode,
+    CopyMode, DropReason, Endpoint, LabelOperation, LabelVia, NeighbourState, NextHop, Nhlfe, PORT_SLOTS,
+    PolicyAction, PortCounter, PortPhase, PortRole, ProtocolMatch, SaDirection, Status, VrfId, WorkerCounter,
+    XdpMode,
 };
 
 use crate::config::Gateway;
@@ -130,6 +131,21 @@ impl Reporter<'_> {
                     "protocol": match policy.selector.protocol { ProtocolMatch::Any => None, ProtocolMatch::Only(number) => Some(number) },
                 })
             }
+            Status::Label(label) => json!({
+                "space": label.ilm.space.0,
+                "label": label.ilm.label.value(),
+                "next_hops": self.label_operation(&label.ilm.operation),
+                "packets": label.packets,
+                "bytes": label.bytes,
+            }),
+            Status::Vrf(vrf) => json!({
+                "vrf": if vrf.name.is_empty() { self.vrf(vrf.vrf) } else { vrf.name.clone() },
+                "id": vrf.vrf.0,
+                "routes_v4": vrf.routes_v4,
+                "routes_v6": vrf.routes_v6,
+                "packets": vrf.packets,
+                "bytes": vrf.bytes,
+            }),
             Status::Worker(worker) => json!({
                 "worker": worker.worker,
                 "cpu": worker.cpu,
@@ -208,6 +224,37 @@ impl Reporter<'_> {
             .map_or_else(|| format!("#{}", vrf.0), |(name, _)| name.clone())
     }
 
+    fn nhlfe(&self, nhlfe: &Nhlfe) -> String {
+        let labels = nhlfe
+            .stack
+            .labels()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("/");
+        let way = match nhlfe.via {
+            LabelVia::Port { port, gateway } => format!("via {gateway} dev {}", self.port(port)),
+            LabelVia::Tunnel(tunnel) => format!("tunnel {}", self.tunnel(tunnel)),
+        };
+        if labels.is_empty() {
+            way
+        } else {
+            format!("labels {labels} {way}")
+        }
+    }
+
+    fn label_operation(&self, operation: &LabelOperation) -> Vec<String> {
+        match operation {
+            LabelOperation::PopAndLookup(vrf) => vec![format!("vrf {}", self.vrf(*vrf))],
+            LabelOperation::Pop => vec!["pop".into()],
+            LabelOperation::Forward { next_hops, .. } => {
+                next_hops.iter().map(|nhlfe| self.nhlfe(nhlfe)).collect()
+            }
+            LabelOperation::Host => vec!["host".into()],
+            LabelOperation::Discard => vec!["discard".into()],
+        }
+    }
+
     fn next_hop(&self, hop: &NextHop) -> String {
         match hop {
             NextHop::Port {
@@ -216,6 +263,8 @@ impl Reporter<'_> {
             } => format!("via {gateway} dev {}", self.port(*port)),
             NextHop::Port { port, gateway: None } => format!("dev {}", self.port(*port)),
             NextHop::Tunnel(tunnel) => format!("tunnel {}", self.tunnel(*tunnel)),
+            NextHop::Labelled(nhlfe) => self.nhlfe(nhlfe),
+            NextHop::Vrf(vrf) => format!("vrf {}", self.vrf(*vrf)),
             NextHop::Local => "local".into(),
             NextHop::Kernel => "kernel".into(),
             NextHop::Unreachable => "unreachable".into(),

@@ -74,7 +74,7 @@ impl Port {
             vrf: self.vrf,
             xdp: self.xdp,
             require_zero_copy: self.require_zero_copy,
-            mpls: self.mpls,
+            mpls: self.mpls.then_some(southbound::LabelSpaceId::PLATFORM),
         }
     }
 }

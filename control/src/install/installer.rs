@@ -192,6 +192,7 @@ impl Installer {
                 vrf: tunnel.inner_vrf,
                 prefix: *prefix,
                 next_hops: vec![NextHop::Tunnel(id)],
+                weights: Vec::new(),
             }));
         }
         if let Some(priority) = tunnel.policy_priority {

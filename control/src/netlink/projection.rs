@@ -139,6 +139,7 @@ impl Scope {
                     vrf,
                     prefix,
                     next_hops,
+                    weights: Vec::new(),
                 }));
             }
             None => desired.remove(Object::Route(vrf, prefix)),

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use southbound::{
-    IpPrefix, LocalAddress, Neighbour, NeighbourState, NextHop, PolicyId, PolicySpec, PortId, PortSpec,
-    RouteSpec, SaRef, SaSpec, TunnelId, TunnelSpec, Update, VrfId,
+    ClassMapId, ClassMapSpec, IlmSpec, IpPrefix, Label, LabelSpaceId, LocalAddress, Neighbour,
+    NeighbourState, NextHop, PolicyId, PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec, TunnelId,
+    TunnelSpec, Update, VrfId, VrfSpec,
 };
 
 use super::object::Object;
@@ -17,13 +18,16 @@ use super::object::Object;
 /// The wanted state.
 #[derive(Debug, Default)]
 pub struct Desired {
+    vrfs: BTreeMap<VrfId, VrfSpec>,
+    class_maps: BTreeMap<ClassMapId, ClassMapSpec>,
     ports: BTreeMap<PortId, PortSpec>,
     locals: BTreeMap<(VrfId, IpAddr), Option<PortId>>,
     neighbours: BTreeMap<(PortId, IpAddr), NeighbourState>,
     tunnels: BTreeMap<TunnelId, TunnelSpec>,
     sas: BTreeMap<SaRef, SaSpec>,
     outbound: BTreeMap<TunnelId, SaRef>,
-    routes: BTreeMap<(VrfId, IpPrefix), Vec<NextHop>>,
+    routes: BTreeMap<(VrfId, IpPrefix), (Vec<NextHop>, Vec<u8>)>,
+    labels: BTreeMap<(LabelSpaceId, Label), IlmSpec>,
     policies: BTreeMap<PolicyId, PolicySpec>,
     changed: BTreeSet<Object>,
     wave_puts: BTreeSet<Object>,
@@ -50,6 +54,12 @@ impl Desired {
     /// by [`Self::remove`].
     pub fn put(&mut self, update: Update) -> bool {
         let (object, changed) = match update {
+            Update::PutVrf(vrf) => (Object::Vrf(vrf.id), set(&mut self.vrfs, vrf.id, vrf)),
+            Update::PutClassMap(map) => (Object::ClassMap(map.id), set(&mut self.class_maps, map.id, map)),
+            Update::PutIlm(ilm) => (
+                Object::Label(ilm.space, ilm.label),
+                set(&mut self.labels, (ilm.space, ilm.label), ilm),
+            ),
             Update::PutPort(port) => (Object::Port(port.id), set(&mut self.ports, port.id, port)),
             Update::PutLocalAddress(LocalAddress { vrf, address, port }) => (
                 Object::LocalAddress(vrf, address),
@@ -71,15 +81,19 @@ impl Desired {
                 vrf,
                 prefix,
                 next_hops,
+                weights,
             }) => (
                 Object::Route(vrf, prefix),
-                set(&mut self.routes, (vrf, prefix), next_hops),
+                set(&mut self.routes, (vrf, prefix), (next_hops, weights)),
             ),
             Update::PutPolicy(policy) => (
                 Object::Policy(policy.id),
                 set(&mut self.policies, policy.id, policy),
             ),
-            Update::RemovePort(_)
+            Update::RemoveVrf(_)
+            | Update::RemoveClassMap(_)
+            | Update::RemoveIlm { .. }
+            | Update::RemovePort(_)
             | Update::RemoveLocalAddress(_)
             | Update::RemoveNeighbour { .. }
             | Update::RemoveRoute { .. }
@@ -99,6 +113,9 @@ impl Desired {
     /// Wants `object` no longer.
     pub fn remove(&mut self, object: Object) {
         let was_there = match object {
+            Object::Vrf(id) => self.vrfs.remove(&id).is_some(),
+            Object::ClassMap(id) => self.class_maps.remove(&id).is_some(),
+            Object::Label(space, label) => self.labels.remove(&(space, label)).is_some(),
             Object::Port(id) => self.ports.remove(&id).is_some(),
             Object::LocalAddress(vrf, address) => self.locals.remove(&(vrf, address)).is_some(),
             Object::Neighbour(port, address) => self.neighbours.remove(&(port, address)).is_some(),
@@ -117,6 +134,9 @@ impl Desired {
     #[must_use]
     pub fn update(&self, object: &Object) -> Option<Update> {
         Some(match *object {
+            Object::Vrf(id) => Update::PutVrf(self.vrfs.get(&id)?.clone()),
+            Object::ClassMap(id) => Update::PutClassMap(self.class_maps.get(&id)?.clone()),
+            Object::Label(space, label) => Update::PutIlm(self.labels.get(&(space, label))?.clone()),
             Object::Port(id) => Update::PutPort(self.ports.get(&id)?.clone()),
             Object::LocalAddress(vrf, address) => Update::PutLocalAddress(LocalAddress {
                 vrf,
@@ -134,17 +154,27 @@ impl Desired {
                 tunnel,
                 sa: *self.outbound.get(&tunnel)?,
             },
-            Object::Route(vrf, prefix) => Update::PutRoute(RouteSpec {
-                vrf,
-                prefix,
-                next_hops: self.routes.get(&(vrf, prefix))?.clone(),
-            }),
+            Object::Route(vrf, prefix) => {
+                let (next_hops, weights) = self.routes.get(&(vrf, prefix))?.clone();
+                Update::PutRoute(RouteSpec {
+                    vrf,
+                    prefix,
+                    next_hops,
+                    weights,
+                })
+            }
             Object::Policy(id) => Update::PutPolicy(self.policies.get(&id)?.clone()),
         })
     }
 
     /// Every wanted object, in the order of installation.
     pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let vrfs = self.vrfs.keys().map(|id| Object::Vrf(*id));
+        let class_maps = self.class_maps.keys().map(|id| Object::ClassMap(*id));
+        let labels = self
+            .labels
+            .keys()
+            .map(|(space, label)| Object::Label(*space, *label));
         let ports = self.ports.keys().map(|id| Object::Port(*id));
         let locals = self
             .locals
@@ -162,13 +192,15 @@ impl Desired {
             .keys()
             .map(|(vrf, prefix)| Object::Route(*vrf, *prefix));
         let policies = self.policies.keys().map(|id| Object::Policy(*id));
-        ports
+        vrfs.chain(class_maps)
+            .chain(ports)
             .chain(locals)
             .chain(neighbours)
             .chain(tunnels)
             .chain(sas)
             .chain(outbound)
             .chain(routes)
+            .chain(labels)
             .chain(policies)
     }
 
@@ -197,7 +229,9 @@ impl Desired {
     /// The wanted next hops of a route.
     #[must_use]
     pub fn next_hops(&self, vrf: VrfId, prefix: IpPrefix) -> Option<&[NextHop]> {
-        self.routes.get(&(vrf, prefix)).map(Vec::as_slice)
+        self.routes
+            .get(&(vrf, prefix))
+            .map(|(next_hops, _)| next_hops.as_slice())
     }
 
     /// Marks everything untold, for a dataplane of which nothing is known; forgets removals, since a sweep
@@ -263,6 +297,7 @@ mod tests {
             vrf: VrfId::MAIN,
             prefix: IpPrefix::new(IpAddr::from([10, number, 0, 0]), 16).unwrap(),
             next_hops: vec![hop],
+            weights: Vec::new(),
         })
     }
 

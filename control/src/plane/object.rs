@@ -3,12 +3,18 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use southbound::{IpPrefix, LocalAddress, PolicyId, PortId, SaRef, TunnelId, Update, VrfId};
+use southbound::{
+    ClassMapId, IpPrefix, Label, LabelSpaceId, LocalAddress, PolicyId, PortId, SaRef, TunnelId, Update, VrfId,
+};
 
 /// An object of the dataplane. The order of the variants is the order of installation: nothing names what
 /// comes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Object {
+    /// A routing table's name.
+    Vrf(VrfId),
+    /// A mapping of traffic classes.
+    ClassMap(ClassMapId),
     /// A port.
     Port(PortId),
     /// An address of this gateway.
@@ -23,6 +29,8 @@ pub enum Object {
     Outbound(TunnelId),
     /// A route.
     Route(VrfId, IpPrefix),
+    /// What is done with a label.
+    Label(LabelSpaceId, Label),
     /// A rule of the SPD.
     Policy(PolicyId),
 }
@@ -32,6 +40,9 @@ impl Object {
     #[must_use]
     pub fn of(update: &Update) -> Option<Self> {
         Some(match update {
+            Update::PutVrf(vrf) => Self::Vrf(vrf.id),
+            Update::PutClassMap(map) => Self::ClassMap(map.id),
+            Update::PutIlm(ilm) => Self::Label(ilm.space, ilm.label),
             Update::PutPort(port) => Self::Port(port.id),
             Update::PutLocalAddress(local) => Self::LocalAddress(local.vrf, local.address),
             Update::PutNeighbour(neighbour) => Self::Neighbour(neighbour.port, neighbour.address),
@@ -48,6 +59,9 @@ impl Object {
     #[must_use]
     pub fn removal(&self) -> Option<Update> {
         Some(match *self {
+            Self::Vrf(vrf) => Update::RemoveVrf(vrf),
+            Self::ClassMap(map) => Update::RemoveClassMap(map),
+            Self::Label(space, label) => Update::RemoveIlm { space, label },
             Self::Port(port) => Update::RemovePort(port),
             Self::LocalAddress(vrf, address) => Update::RemoveLocalAddress(LocalAddress {
                 vrf,
@@ -67,6 +81,9 @@ impl Object {
 impl fmt::Display for Object {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Vrf(vrf) => write!(formatter, "table {}", vrf.0),
+            Self::ClassMap(map) => write!(formatter, "class map {}", map.0),
+            Self::Label(space, label) => write!(formatter, "label {label} of space {}", space.0),
             Self::Port(port) => write!(formatter, "port {}", port.0),
             Self::LocalAddress(_, address) => write!(formatter, "local address {address}"),
             Self::Neighbour(port, address) => write!(formatter, "neighbour {address} on port {}", port.0),

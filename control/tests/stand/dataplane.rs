@@ -251,6 +251,7 @@ fn status(query: Query, update: &Update) -> Option<Status> {
             vrf: route.vrf,
             prefix: route.prefix,
             next_hops: route.next_hops.clone(),
+            weights: route.weights.clone(),
         })),
         (Query::Policies, Update::PutPolicy(policy)) => Some(Status::Policy(PolicyStatus {
             policy: policy.clone(),

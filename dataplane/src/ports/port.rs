@@ -119,7 +119,7 @@ impl<'u> Port<'u> {
             PortRole::Internet => Role::INTERNET,
             PortRole::Trunk => Role::NONE,
         };
-        if self.spec.mpls {
+        if self.spec.mpls.is_some() {
             role.with(Role::MPLS)
         } else {
             role
@@ -273,7 +273,7 @@ mod tests {
             vrf: VrfId::MAIN,
             xdp: XdpPreference::Auto,
             require_zero_copy: false,
-            mpls: true,
+            mpls: Some(southbound::LabelSpaceId::PLATFORM),
         };
         Port::new(spec, PortSlot::FIRST)
     }

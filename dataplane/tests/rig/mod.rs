@@ -34,7 +34,7 @@ pub fn spec(port: u32) -> PortSpec {
         vrf: VrfId::MAIN,
         xdp: XdpPreference::Auto,
         require_zero_copy: false,
-        mpls: false,
+        mpls: None,
     }
 }
 

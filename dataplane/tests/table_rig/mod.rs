@@ -38,7 +38,7 @@ pub fn port(id: u32, vrf: VrfId) -> Update {
         vrf,
         xdp: XdpPreference::Auto,
         require_zero_copy: false,
-        mpls: false,
+        mpls: None,
     })
 }
 
@@ -51,6 +51,7 @@ pub fn route_in(vrf: VrfId, prefix: &str, next_hops: Vec<NextHop>) -> Update {
         vrf,
         prefix: prefix.parse().unwrap(),
         next_hops,
+        weights: Vec::new(),
     })
 }
 
@@ -92,6 +93,9 @@ pub fn tunnel(id: u32, remote: &str) -> TunnelSpec {
         id: TunnelId(id),
         name: format!("tunnel{id}"),
         mode: Mode::Tunnel,
+        encapsulation: southbound::Encapsulation::Esp,
+        protected: true,
+        labels: None,
         inner_vrf: VrfId::MAIN,
         outer_vrf: VrfId::MAIN,
         local: address(if remote.contains(':') {

@@ -114,7 +114,7 @@ impl Gateway {
             vrf: VrfId::MAIN,
             xdp: XdpPreference::Auto,
             require_zero_copy: false,
-            mpls: false,
+            mpls: None,
         }));
         let slot = self.writer.port_slot(PortId(port)).unwrap();
         let link = PortLink {
@@ -225,6 +225,7 @@ impl Gateway {
             vrf: VrfId::MAIN,
             prefix: prefix.parse().unwrap(),
             next_hops: vec![next_hop],
+            weights: Vec::new(),
         }));
     }
 

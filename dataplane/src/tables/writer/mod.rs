@@ -183,6 +183,10 @@ impl Writer {
                 self.remove_policy(id);
                 Ok(())
             }
+            Update::PutVrf(_) | Update::PutIlm(_) | Update::PutClassMap(_) => {
+                Err(Rejection::Inconsistent("labels have no tables yet".to_owned()))
+            }
+            Update::RemoveVrf(_) | Update::RemoveIlm { .. } | Update::RemoveClassMap(_) => Ok(()),
         }?;
         self.compile_small_policies(guard);
         Ok(())

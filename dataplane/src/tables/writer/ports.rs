@@ -359,7 +359,7 @@ impl Writer {
             id,
             role: port.spec.role,
             vrf: port.vrf,
-            mpls: port.spec.mpls,
+            mpls: port.spec.mpls.is_some(),
             link: port.link,
             vlans: Vlans::new(vlans.collect()),
             addresses,

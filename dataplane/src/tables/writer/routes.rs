@@ -295,6 +295,7 @@ impl Writer {
                 }
                 None => AdjacencyIndex::UNREACHABLE,
             },
+            NextHop::Labelled(_) | NextHop::Vrf(_) => AdjacencyIndex::UNREACHABLE,
             NextHop::Local => AdjacencyIndex::LOCAL,
             NextHop::Kernel => AdjacencyIndex::KERNEL,
             NextHop::Unreachable => AdjacencyIndex::UNREACHABLE,

@@ -106,6 +106,7 @@ impl Writer {
                     vrf,
                     prefix,
                     next_hops: self.groups.next_hops(route?.group).to_vec(),
+                    weights: Vec::new(),
                 }))
             })
             .collect()
