@@ -4,6 +4,7 @@ pub mod admin;
 pub mod config;
 pub mod daemon;
 pub mod exporter;
+pub mod fpm;
 pub mod install;
 pub mod netlink;
 pub mod plane;

@@ -22,6 +22,7 @@ mod tables;
 pub use host_route::HostRoute;
 pub use mirror::{Mirror, Statistics};
 pub use projection::Scope;
+pub(crate) use socket::{Frame, frames};
 
 /// The protocol number of the kernel routes that are ours (`ip route show proto 181`).
 pub const ROUTE_PROTOCOL: u8 = 0xb5;

@@ -32,22 +32,22 @@ pub(super) const MIRROR_GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400 | 
 
 /// One framed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
     /// Header and payload, as the parser wants them.
-    pub(super) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Frame<'_> {
     /// Whether the kernel's table changed under the dump, which may hence have holes.
-    pub(super) fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.flags & NLM_F_DUMP_INTR != 0
     }
 
     /// The error of an `NLMSG_ERROR`, 0 for an acknowledgement; for `NLMSG_DONE`, that of the dump.
-    pub(super) fn error_code(&self) -> i32 {
+    pub(crate) fn error_code(&self) -> i32 {
         match self.bytes.get(HEADER_BYTES..HEADER_BYTES + 4) {
             Some(&[a, b, c, d]) => -i32::from_ne_bytes([a, b, c, d]),
             _ => 0,
@@ -55,7 +55,7 @@ impl Frame<'_> {
     }
 
     /// The message itself; `None` where it is of no kind we know or malformed.
-    pub(super) fn parse(&self) -> Option<RouteNetlinkMessage> {
+    pub(crate) fn parse(&self) -> Option<RouteNetlinkMessage> {
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(self.bytes)
             .ok()?
             .payload
@@ -67,7 +67,7 @@ impl Frame<'_> {
 }
 
 /// The messages of a datagram. Stops where the framing is broken.
-pub(super) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
         let header = datagram.get(..HEADER_BYTES)?;
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;

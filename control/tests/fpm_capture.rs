@@ -1,0 +1,249 @@
+//! What FRR 8.4's zebra really sent over FPM, and what becomes of it.
+//!
+//! The captures are those of a PE (OSPF, LDP, iBGP VPNv4, VRF `red` with table 1010) whose only neighbour
+//! 10.0.12.2 is the P router: start, labels, the loss of the link beyond the P router and its return, two
+//! static routes and the removal of one. In the one capture next hops stand in the routes, in the other they are objects
+//! (`fpm use-next-hop-groups`).
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+use std::net::IpAddr;
+
+use control::fpm::{Item, Limits, Model, Receiver, Resolved, RouteKey, Statistics, TABLE_MAIN, Way};
+use proptest::prelude::*;
+use southbound::{Label, LabelStack};
+
+const INLINE: &[u8] = include_bytes!("../fuzz/seeds/fpm/zebra-inline.fpm");
+const NEXT_HOPS: &[u8] = include_bytes!("../fuzz/seeds/fpm/zebra-next-hops.fpm");
+
+const VRF_RED: u32 = 1010;
+
+fn receive(model: &mut Model, bytes: &[u8], piece_bytes: usize) -> Statistics {
+    let mut statistics = Statistics::default();
+    let mut receiver = Receiver::default();
+    model.begin_session();
+    for piece in bytes.chunks(piece_bytes) {
+        receiver.receive(piece, model, &mut statistics).unwrap();
+    }
+    statistics
+}
+
+fn model(bytes: &[u8]) -> Model {
+    let mut model = Model::new(Limits::default());
+    receive(&mut model, bytes, bytes.len());
+    model
+}
+
+fn label(value: u32) -> Label {
+    Label::new(value).unwrap()
+}
+
+fn key(table: u32, prefix: &str) -> RouteKey {
+    RouteKey {
+        table,
+        prefix: prefix.parse().unwrap(),
+    }
+}
+
+/// A way by the P router, pushing `labels`.
+fn by_p(labels: &[u32]) -> Way {
+    let labels: Vec<_> = labels.iter().map(|value| label(*value)).collect();
+    Way {
+        interface: Some(2),
+        gateway: Some(IpAddr::from([10, 0, 12, 2])),
+        stack: LabelStack::new(&labels).unwrap(),
+        weight: 1,
+    }
+}
+
+/// Everything of a model, comparable.
+fn contents(model: &Model) -> Vec<String> {
+    let routes = model
+        .routes()
+        .map(|(key, stale)| format!("{key:?} {:?} {stale}", model.route_target(&key)));
+    let labels = model
+        .labels()
+        .map(|(label, stale)| format!("{label} {:?} {stale}", model.label_ways(label)));
+    routes.chain(labels).collect()
+}
+
+/// What both captures have in common: LDP gives each label anew, so the P router's differ.
+fn check(model: &Model, to_pe2: u32) {
+    let route = |table, prefix| model.route_target(&key(table, prefix));
+    let ways = |labels: &[u32]| Some(Resolved::Ways(vec![by_p(labels)]));
+    // The P router asked for no label: implicit null.
+    assert_eq!(route(TABLE_MAIN, "2.2.2.2/32"), ways(&[]));
+    assert_eq!(route(TABLE_MAIN, "3.3.3.3/32"), ways(&[to_pe2]));
+    // The VPN route stands in the VRF's table, and its way lies in the main one.
+    assert_eq!(route(VRF_RED, "10.50.3.0/24"), ways(&[to_pe2, 80]));
+    assert_eq!(route(TABLE_MAIN, "203.0.113.0/24"), Some(Resolved::Blackhole));
+    assert_eq!(route(TABLE_MAIN, "2001:db8:1::/48"), Some(Resolved::Blackhole));
+    assert_eq!(route(TABLE_MAIN, "198.51.100.0/24"), None, "it was removed");
+    // What zebra has from the kernel is left to the kernel.
+    assert_eq!(route(TABLE_MAIN, "1.1.1.1/32"), None);
+    assert_eq!(route(VRF_RED, "10.50.1.0/24"), None);
+    // The VPN label leads to the VRF's own device.
+    let vpn = model.label_ways(label(80)).unwrap();
+    assert_eq!(
+        vpn,
+        [Way {
+            interface: Some(3),
+            gateway: None,
+            stack: LabelStack::EMPTY,
+            weight: 1
+        }]
+    );
+    // Penultimate-hop popping towards the P router, and a swap beyond it.
+    let transits: Vec<_> = [16, 17, 18]
+        .iter()
+        .map(|value| model.label_ways(label(*value)).unwrap().to_vec())
+        .collect();
+    assert_eq!(transits.iter().filter(|ways| **ways == [by_p(&[])]).count(), 2);
+    assert_eq!(
+        transits.iter().filter(|ways| **ways == [by_p(&[to_pe2])]).count(),
+        1
+    );
+}
+
+#[test]
+fn a_session_with_next_hops_in_the_routes_is_understood() {
+    let mut model = Model::new(Limits::default());
+    let statistics = receive(&mut model, INLINE, INLINE.len());
+    check(&model, 17);
+    assert_eq!((statistics.malformed, statistics.bad_labels), (0, 0));
+    assert!(
+        statistics.messages > statistics.frames,
+        "replacements come as two messages in one frame: {statistics:?}"
+    );
+}
+
+#[test]
+fn a_session_with_next_hop_objects_is_understood() {
+    let mut model = Model::new(Limits::default());
+    let statistics = receive(&mut model, NEXT_HOPS, NEXT_HOPS.len());
+    check(&model, 17);
+    assert_eq!((statistics.malformed, statistics.bad_labels), (0, 0));
+    assert!(model.counts().next_hops > 4);
+}
+
+#[test]
+fn fault_75_a_second_session_that_tells_the_same_changes_nothing() {
+    for capture in [INLINE, NEXT_HOPS] {
+        let mut model = model(capture);
+        let before = contents(&model);
+        model.take_changed();
+        model.begin_session();
+        assert!(model.counts().stale > 0);
+        assert_eq!(contents(&model).len(), before.len(), "a lost session takes nothing away");
+        receive(&mut model, capture, 100);
+        // Routes that only came and went during the capture aside, nothing is another.
+        model.sweep();
+        assert_eq!(contents(&model), before);
+        assert_eq!(model.counts().stale, 0);
+    }
+}
+
+#[test]
+fn fault_75_what_the_new_session_does_not_tell_goes_with_the_sweep_only() {
+    let mut model = model(NEXT_HOPS);
+    model.take_changed();
+    model.begin_session();
+    let routes = model.routes().count();
+    let labels = model.labels().count();
+    assert!(model.take_changed().is_empty());
+    model.sweep();
+    assert_eq!(model.take_changed().len(), routes + labels);
+    assert_eq!(model.counts(), control::fpm::Counts::default());
+}
+
+#[test]
+fn tables_are_bounded() {
+    let mut model = Model::new(Limits {
+        routes: 2,
+        labels: 1,
+        next_hops: 3,
+    });
+    receive(&mut model, NEXT_HOPS, 50);
+    let counts = model.counts();
+    assert!(counts.routes <= 2 && counts.labels <= 1 && counts.next_hops <= 3);
+    assert!(counts.refused > 0);
+    // A refused route is not there at all, rather than half.
+    for (key, _) in model.routes() {
+        assert!(key.table == TABLE_MAIN || key.table == VRF_RED);
+    }
+}
+
+#[test]
+fn a_next_hop_object_that_changes_changes_its_routes() {
+    let mut model = model(NEXT_HOPS);
+    model.take_changed();
+    // The last frame that says `RTM_NEWNEXTHOP` with labels is that of the VPN route: say it again by another
+    // gateway (10.0.12.2 becomes 10.0.12.9).
+    let mut receiver = Receiver::default();
+    let mut statistics = Statistics::default();
+    let frame = frames(NEXT_HOPS)
+        .into_iter()
+        .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
+        .unwrap();
+    let at = frame.windows(4).position(|bytes| bytes == [10, 0, 12, 2]).unwrap();
+    let mut moved = frame.to_vec();
+    moved[at + 3] = 9;
+    receiver.receive(&moved, &mut model, &mut statistics).unwrap();
+    let vpn = key(VRF_RED, "10.50.3.0/24");
+    assert_eq!(model.take_changed(), [Item::Route(vpn)].into());
+    let Some(Resolved::Ways(ways)) = model.route_target(&vpn) else {
+        panic!("no way")
+    };
+    assert_eq!(ways[0].gateway, Some(IpAddr::from([10, 0, 12, 9])));
+    assert_eq!(ways[0].stack.labels(), [label(17), label(80)]);
+}
+
+fn frames(mut stream: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while let [_, _, high, low, ..] = stream {
+        let (frame, rest) = stream.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        found.push(frame);
+        stream = rest;
+    }
+    found
+}
+
+proptest! {
+    #[test]
+    fn the_pieces_of_the_stream_do_not_matter(piece_bytes in 1usize..700, groups in any::<bool>()) {
+        let capture = if groups { NEXT_HOPS } else { INLINE };
+        let mut pieces = Model::new(Limits::default());
+        receive(&mut pieces, capture, piece_bytes);
+        prop_assert_eq!(contents(&pieces), contents(&model(capture)));
+    }
+
+    /// Whatever happens to the bytes, the session ends or goes on, and the tables stay within their bounds.
+    #[test]
+    fn damaged_sessions_do_no_harm(
+        groups in any::<bool>(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        piece_bytes in 1usize..3000,
+    ) {
+        let mut bytes = if groups { NEXT_HOPS } else { INLINE }.to_vec();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let mut model = Model::new(Limits { routes: 5, labels: 2, next_hops: 4 });
+        let mut receiver = Receiver::default();
+        let mut statistics = Statistics::default();
+        for piece in bytes.chunks(piece_bytes) {
+            if receiver.receive(piece, &mut model, &mut statistics).is_err() {
+                break;
+            }
+        }
+        let counts = model.counts();
+        prop_assert!(counts.routes <= 5 && counts.labels <= 2 && counts.next_hops <= 4);
+        for (key, _) in model.routes() {
+            let _ = model.route_target(&key);
+        }
+        model.clear();
+        prop_assert_eq!(model.counts().routes + model.counts().labels + model.counts().next_hops, 0);
+        prop_assert_eq!(model.counts().stale, 0);
+    }
+}
