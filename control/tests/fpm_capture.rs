@@ -67,15 +67,15 @@ fn contents(model: &Model) -> Vec<String> {
     routes.chain(labels).collect()
 }
 
-/// What both captures have in common: LDP gives each label anew, so the P router's differ.
-fn check(model: &Model, to_pe2: u32) {
+/// What both captures have in common: the labels that the others gave differ.
+fn check(model: &Model, to_pe2: u32, vpn: u32) {
     let route = |table, prefix| model.route_target(&key(table, prefix));
     let ways = |labels: &[u32]| Some(Resolved::Ways(vec![by_p(labels)]));
     // The P router asked for no label: implicit null.
     assert_eq!(route(TABLE_MAIN, "2.2.2.2/32"), ways(&[]));
     assert_eq!(route(TABLE_MAIN, "3.3.3.3/32"), ways(&[to_pe2]));
     // The VPN route stands in the VRF's table, and its way lies in the main one.
-    assert_eq!(route(VRF_RED, "10.50.3.0/24"), ways(&[to_pe2, 80]));
+    assert_eq!(route(VRF_RED, "10.50.3.0/24"), ways(&[to_pe2, vpn]));
     assert_eq!(route(TABLE_MAIN, "203.0.113.0/24"), Some(Resolved::Blackhole));
     assert_eq!(route(TABLE_MAIN, "2001:db8:1::/48"), Some(Resolved::Blackhole));
     assert_eq!(route(TABLE_MAIN, "198.51.100.0/24"), None, "it was removed");
@@ -109,7 +109,7 @@ fn check(model: &Model, to_pe2: u32) {
 fn a_session_with_next_hops_in_the_routes_is_understood() {
     let mut model = Model::new(Limits::default());
     let statistics = receive(&mut model, INLINE, INLINE.len());
-    check(&model, 17);
+    check(&model, 17, 16);
     assert_eq!((statistics.malformed, statistics.bad_labels), (0, 0));
     assert!(
         statistics.messages > statistics.frames,
@@ -121,7 +121,7 @@ fn a_session_with_next_hops_in_the_routes_is_understood() {
 fn a_session_with_next_hop_objects_is_understood() {
     let mut model = Model::new(Limits::default());
     let statistics = receive(&mut model, NEXT_HOPS, NEXT_HOPS.len());
-    check(&model, 17);
+    check(&model, 17, 80);
     assert_eq!((statistics.malformed, statistics.bad_labels), (0, 0));
     assert!(model.counts().next_hops > 4);
 }
