@@ -134,7 +134,11 @@ fn fault_75_a_second_session_that_tells_the_same_changes_nothing() {
         model.take_changed();
         model.begin_session();
         assert!(model.counts().stale > 0);
-        assert_eq!(contents(&model).len(), before.len(), "a lost session takes nothing away");
+        assert_eq!(
+            contents(&model).len(),
+            before.len(),
+            "a lost session takes nothing away"
+        );
         receive(&mut model, capture, 100);
         // Routes that only came and went during the capture aside, nothing is another.
         model.sweep();
@@ -185,7 +189,10 @@ fn a_next_hop_object_that_changes_changes_its_routes() {
         .into_iter()
         .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
         .unwrap();
-    let at = frame.windows(4).position(|bytes| bytes == [10, 0, 12, 2]).unwrap();
+    let at = frame
+        .windows(4)
+        .position(|bytes| bytes == [10, 0, 12, 2])
+        .unwrap();
     let mut moved = frame.to_vec();
     moved[at + 3] = 9;
     receiver.receive(&moved, &mut model, &mut statistics).unwrap();

@@ -173,8 +173,8 @@ fn route(message: &RouteMessage, is_there: bool) -> Result<Change, MessageError>
     {
         return Ok(Change::Nothing);
     }
-    let prefix = IpPrefix::new(destination, header.destination_prefix_length)
-        .map_err(|_| MessageError::Malformed)?;
+    let prefix =
+        IpPrefix::new(destination, header.destination_prefix_length).map_err(|_| MessageError::Malformed)?;
     let key = RouteKey { table, prefix };
     if !is_there {
         return Ok(Change::RouteGone(key));
