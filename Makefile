@@ -44,6 +44,10 @@ bench-pipeline: ## cycles per packet of the packet path in memory; JSON=FILE kee
 	cargo build --release -p bench --bin penstock-pipeline
 	taskset -c $(or $(CORE),0) target/release/penstock-pipeline $(if $(JSON),--json $(JSON))
 
+ike-sim: ## IKEv2 between two endpoints over a network that does its worst; SEEDS=10000, FIRST=0
+	scripts/packages build
+	IKE_SIM_SEEDS=$(or $(SEEDS),10000) IKE_SIM_FIRST=$(or $(FIRST),0) cargo test --release -p ike --test simulation
+
 fuzz: ## every fuzz target for FOR seconds each (5)
 	scripts/packages build
 	fuzz/run $(or $(FOR),5)
@@ -55,4 +59,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo ebpf test test-vm loom bench bench-pipeline fuzz lint
+.PHONY: help build demo ebpf test test-vm loom bench bench-pipeline ike-sim fuzz lint

@@ -143,6 +143,11 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// Its name in DER.
+    pub(crate) fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
     /// Reads an authority's DER certificate.
     pub fn parse(der: &[u8]) -> Result<Self> {
         let local = |what: &str| Error::Local(format!("authority certificate: {what}"));

@@ -71,6 +71,18 @@ pub enum LocalAuth {
         /// The user name.
         user: String,
     },
+    /// As an EAP peer by EAP-TLS, with the certificate of the credential of this name.
+    EapTls {
+        /// Name in [`crate::Credentials`].
+        credential: String,
+    },
+}
+
+impl LocalAuth {
+    /// Whether this side authenticates by EAP.
+    pub fn is_eap(&self) -> bool {
+        matches!(self, Self::EapMschapv2 { .. } | Self::EapTls { .. })
+    }
 }
 
 /// How the peer has to prove who it is.
@@ -82,6 +94,18 @@ pub enum RemoteAuth {
     Certificate,
     /// By EAP MS-CHAPv2 against the users in [`crate::Credentials`]; this side authenticates first.
     EapMschapv2,
+    /// By EAP-TLS (RFC 5216, RFC 9190) with a certificate that one of the trusted authorities vouches for; this side
+    /// shows the certificate of its own authentication. The peer is then who its certificate says.
+    EapTls,
+    /// By whatever EAP method an authentication server runs with it: [`crate::Event::EapRequest`].
+    EapRelay,
+}
+
+impl RemoteAuth {
+    /// Whether the peer authenticates by EAP.
+    pub fn is_eap(&self) -> bool {
+        matches!(self, Self::EapMschapv2 | Self::EapTls | Self::EapRelay)
+    }
 }
 
 /// Which identities of a peer are accepted.

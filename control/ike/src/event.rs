@@ -131,8 +131,52 @@ pub enum Event {
         /// Where it is now.
         remote: SocketAddr,
     },
+    /// A packet of a peer's EAP authentication for the authentication server (as RADIUS, RFC 3579): the driver passes it
+    /// on, and answers by [`crate::Endpoint::answer_eap`]. The peer's repetitions are ignored meanwhile; the limit on
+    /// half-open SAs ends a wait that is too long.
+    EapRequest {
+        /// The SA, which the answer names.
+        sa: SaId,
+        /// Its connection.
+        connection: String,
+        /// Our address and port.
+        local: SocketAddr,
+        /// The peer's, unauthenticated.
+        remote: SocketAddr,
+        /// Who the peer says it is in IKE.
+        peer: Identity,
+        /// Who it says it is in EAP.
+        user: String,
+        /// The EAP packet, whole.
+        packet: Vec<u8>,
+    },
     /// A line for a key log file in Wireshark's `ikev2_decryption_table` format; only where the configuration asks.
     KeyLog(String),
+}
+
+/// What an authentication server says to [`Event::EapRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EapAnswer {
+    /// A further EAP request for the peer (RADIUS: Access-Challenge with its EAP-Message).
+    Continue(Vec<u8>),
+    /// The peer is authenticated (RADIUS: Access-Accept).
+    Success {
+        /// EAP-Success, where the server sent one; made up otherwise.
+        packet: Option<Vec<u8>>,
+        /// The master session key: for RADIUS the decrypted MS-MPPE-Recv-Key, then the MS-MPPE-Send-Key (RFC 2548).
+        msk: southbound::KeyMaterial,
+        /// Who the peer is, where the server says so (User-Name); else what it said in EAP.
+        user: Option<String>,
+        /// Addresses for the peer instead of those of the pools (Framed-IP-Address, Framed-IPv6-Address).
+        addresses: Vec<std::net::IpAddr>,
+    },
+    /// The peer is refused (RADIUS: Access-Reject), or the server cannot be reached.
+    Failure {
+        /// EAP-Failure, where the server sent one; made up otherwise.
+        packet: Option<Vec<u8>>,
+        /// One line for the operator.
+        reason: String,
+    },
 }
 
 /// Counters of an endpoint, never reset.

@@ -35,7 +35,7 @@ pub use crypto::random::{Random, SystemRandom};
 pub use crypto::signature::{RsaScheme, SigningKey};
 pub use endpoint::{Endpoint, IkeSummary};
 pub use error::{Error, Result};
-pub use event::{ChildSummary, Counters, Event, SaId, Transmit};
+pub use event::{ChildSummary, Counters, EapAnswer, Event, SaId, Transmit};
 pub use payload::id::Identity;
 pub use payload::traffic_selector::TrafficSelector;
 pub use proposal::{EspProposal, IkeProposal};

@@ -86,20 +86,25 @@ pub struct Header {
 impl Header {
     /// Parses the header of a datagram; its length field must be the datagram's length.
     pub fn parse(datagram: &[u8]) -> Result<Self> {
+        match datagram.get(17).map(|version| version >> 4) {
+            Some(2) => Self::parse_any_version(datagram),
+            Some(1) => Err(Error::Malformed("IKE version 1")),
+            Some(major @ 3..) => Err(Error::UnsupportedVersion(major)),
+            _ => Err(Error::Malformed("IKE header")),
+        }
+    }
+
+    /// The same of whatever version: the header of a later one is what tells it that it is not understood.
+    pub(crate) fn parse_any_version(datagram: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(datagram);
         let initiator_spi = reader.u64("IKE header")?;
         let responder_spi = reader.u64("IKE header")?;
         let next_payload = reader.u8("IKE header")?;
-        let version = reader.u8("IKE header")?;
+        let _version = reader.u8("IKE header")?;
         let exchange = ExchangeType(reader.u8("IKE header")?);
         let flags = reader.u8("IKE header")?;
         let message_id = reader.u32("IKE header")?;
         let length = reader.u32("IKE header")?;
-        match version >> 4 {
-            2 => {}
-            1 => return Err(Error::Malformed("IKE version 1")),
-            major => return Err(Error::UnsupportedVersion(major)),
-        }
         if usize::try_from(length) != Ok(datagram.len()) {
             return Err(Error::Malformed("IKE length"));
         }

@@ -25,12 +25,18 @@ pub(crate) struct Registry {
     tunnels: BTreeSet<u32>,
     /// Leased addresses and whose they are.
     leases: BTreeMap<IpAddr, Lease>,
+    by_holder: HashMap<String, BTreeSet<IpAddr>>,
+    /// Of each pool, from which index on addresses may never have been leased.
+    never_leased: HashMap<IpPrefix, u32>,
 }
 
 #[derive(Debug)]
 struct Lease {
     holder: String,
-    in_use: bool,
+    /// IKE SAs that have it: two while a peer authenticates anew.
+    uses: u32,
+    /// Where its holder was when it got it.
+    at: Option<IpAddr>,
 }
 
 /// The largest number of addresses tried in one pool before it counts as full.
@@ -120,31 +126,80 @@ impl Registry {
         pool: &IpPrefix,
         holder: &Identity,
         wanted: Option<IpAddr>,
+        at: IpAddr,
     ) -> Option<IpAddr> {
         let holder = holder.to_string();
-        let former = self
-            .leases
-            .iter()
-            .find(|(address, lease)| pool.contains(**address) && lease.holder == holder && !lease.in_use)
-            .map(|(address, _)| *address);
-        let free = |address: &IpAddr| self.leases.get(address).is_none_or(|lease| !lease.in_use);
+        // A peer that authenticates anew while its old IKE SA still carries traffic asks for the address it has.
+        let held = wanted.filter(|address| {
+            let lease = self.leases.get(address);
+            pool.contains(*address)
+                && lease.is_some_and(|lease| lease.holder == holder && lease.at == Some(at) && lease.uses > 0)
+        });
+        if let Some(lease) = held.and_then(|address| self.leases.get_mut(&address)) {
+            lease.uses = lease.uses.saturating_add(1);
+            return held;
+        }
+        let of_holder = self.by_holder.get(&holder).into_iter().flatten();
+        let former = of_holder
+            .copied()
+            .find(|address| pool.contains(*address) && self.leases.get(address).is_some_and(|l| l.uses == 0));
+        let free = |address: &IpAddr| self.leases.get(address).is_none_or(|lease| lease.uses == 0);
         let wanted = wanted.filter(|address| usable(pool, *address) && free(address));
+        let from = self.never_leased.get(pool).copied().unwrap_or(1);
         let fresh = || {
-            let mut candidates = (1..POOL_SCAN).map_while(|index| nth(pool, index));
-            candidates
-                .clone()
-                .find(|a| !self.leases.contains_key(a))
-                .or_else(|| candidates.find(free))
+            let untouched = (from..POOL_SCAN)
+                .map_while(|index| Some((index, nth(pool, index)?)))
+                .find(|(_, address)| !self.leases.contains_key(address));
+            untouched.or_else(|| {
+                let mut all = (1..POOL_SCAN).map_while(|index| nth(pool, index));
+                all.find(free).map(|address| (POOL_SCAN, address))
+            })
         };
-        let address = former.or(wanted).or_else(fresh)?;
-        self.leases.insert(address, Lease { holder, in_use: true });
+        let address = match former.or(wanted) {
+            Some(address) => address,
+            None => {
+                let (index, address) = fresh()?;
+                self.never_leased.insert(*pool, index.saturating_add(1).max(from));
+                address
+            }
+        };
+        self.put_lease(address, holder, 1, Some(at));
         Some(address)
+    }
+
+    /// Leases an address that an authentication server chose, unless another holder has it.
+    pub(crate) fn lease_fixed(&mut self, address: IpAddr, holder: &Identity, at: IpAddr) -> Option<IpAddr> {
+        let holder = holder.to_string();
+        let uses = match self.leases.get(&address) {
+            Some(lease) if lease.holder != holder && lease.uses > 0 => return None,
+            Some(lease) => lease.uses,
+            None => 0,
+        };
+        self.put_lease(address, holder, uses.saturating_add(1), Some(at));
+        Some(address)
+    }
+
+    fn put_lease(&mut self, address: IpAddr, holder: String, uses: u32, at: Option<IpAddr>) {
+        let lease = Lease {
+            holder: holder.clone(),
+            uses,
+            at,
+        };
+        if let Some(before) = self.leases.insert(address, lease)
+            && let Some(addresses) = self.by_holder.get_mut(&before.holder)
+        {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.by_holder.remove(&before.holder);
+            }
+        }
+        self.by_holder.entry(holder).or_default().insert(address);
     }
 
     /// Gives an address back; its holder is remembered.
     pub(crate) fn release_lease(&mut self, address: IpAddr) {
         if let Some(lease) = self.leases.get_mut(&address) {
-            lease.in_use = false;
+            lease.uses = lease.uses.saturating_sub(1);
         }
     }
 
@@ -157,10 +212,9 @@ impl Registry {
 
     /// Takes up a lease from before a restart.
     pub(crate) fn restore_lease(&mut self, address: IpAddr, holder: String) {
-        self.leases.entry(address).or_insert(Lease {
-            holder,
-            in_use: false,
-        });
+        if !self.leases.contains_key(&address) {
+            self.put_lease(address, holder, 0, None);
+        }
     }
 }
 
@@ -186,17 +240,30 @@ mod tests {
         let mut registry = Registry::default();
         let pool: IpPrefix = "10.0.0.0/30".parse().unwrap();
         let (a, b) = (Identity::from_text("a"), Identity::from_text("b"));
-        let first = registry.lease(&pool, &a, None).unwrap();
-        let second = registry.lease(&pool, &b, None).unwrap();
+        let at = "192.0.2.1".parse().unwrap();
+        let first = registry.lease(&pool, &a, None, at).unwrap();
+        let second = registry.lease(&pool, &b, None, at).unwrap();
         assert_eq!(
             (first.to_string().as_str(), second.to_string().as_str()),
             ("10.0.0.1", "10.0.0.2")
         );
-        assert_eq!(registry.lease(&pool, &Identity::from_text("c"), None), None);
+        assert_eq!(registry.lease(&pool, &Identity::from_text("c"), None, at), None);
+        assert_eq!(
+            registry.lease(&pool, &b, Some(first), at),
+            None,
+            "another's address"
+        );
+        assert_eq!(
+            registry.lease(&pool, &b, Some(second), at),
+            Some(second),
+            "reauthentication"
+        );
+        registry.release_lease(second);
+        assert_eq!(registry.lease_fixed(second, &a, at), None, "still in use");
         registry.release_lease(first);
         registry.release_lease(second);
-        assert_eq!(registry.lease(&pool, &b, None), Some(second));
-        assert_eq!(registry.lease(&pool, &a, None), Some(first));
+        assert_eq!(registry.lease(&pool, &b, None, at), Some(second));
+        assert_eq!(registry.lease(&pool, &a, None, at), Some(first));
     }
 
     #[test]

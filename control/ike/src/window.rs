@@ -156,6 +156,8 @@ pub(crate) enum Arrival<'a> {
     New,
     /// Already answered: send this again (RFC 7296 section 2.1).
     Answered(&'a Datagrams),
+    /// Taken, and its answer awaits someone else: the repetition is ignored.
+    Pending,
     /// Outside the window, or answered too long ago.
     Outside,
 }
@@ -169,6 +171,8 @@ pub(crate) struct Inbox {
     /// Processed above `next`.
     ahead: BTreeSet<u32>,
     answers: BTreeMap<u32, Datagrams>,
+    /// Taken and not yet answered.
+    pending: BTreeSet<u32>,
 }
 
 impl Inbox {
@@ -179,12 +183,21 @@ impl Inbox {
             next: first,
             ahead: BTreeSet::new(),
             answers: BTreeMap::new(),
+            pending: BTreeSet::new(),
         }
+    }
+
+    /// The answer to this request comes later.
+    pub(crate) fn postpone(&mut self, id: u32) {
+        self.pending.insert(id);
     }
 
     pub(crate) fn classify(&self, id: u32) -> Arrival<'_> {
         if let Some(answer) = self.answers.get(&id) {
             return Arrival::Answered(answer);
+        }
+        if self.pending.contains(&id) {
+            return Arrival::Pending;
         }
         if id.wrapping_sub(self.next) < self.limit && !self.ahead.contains(&id) {
             Arrival::New
@@ -195,6 +208,7 @@ impl Inbox {
 
     /// Records the answer of a processed request.
     pub(crate) fn answered(&mut self, id: u32, answer: Datagrams) {
+        self.pending.remove(&id);
         self.ahead.insert(id);
         while self.ahead.remove(&self.next) {
             self.next = self.next.wrapping_add(1);

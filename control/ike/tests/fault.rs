@@ -153,15 +153,7 @@ fn fault_11_other_versions_and_exchanges() {
     let (request, _) = first_request();
     let mut net = responder(|_, _| {});
     let from = SocketAddr::new(address(0), 500);
-    for (index, value) in [
-        (17, 0x10),
-        (17, 0x30),
-        (18, 0),
-        (18, 38),
-        (18, 255),
-        (19, 0x28),
-        (19, 0),
-    ] {
+    for (index, value) in [(17, 0x10), (18, 0), (18, 38), (18, 255), (19, 0x28), (19, 0)] {
         let mut bytes = request.clone();
         bytes[index] = value;
         assert!(
@@ -169,7 +161,82 @@ fn fault_11_other_versions_and_exchanges() {
             "byte {index} = {value}"
         );
     }
+    // RFC 7296 section 2.5: the highest version that we know is in the answer's header. Answers are few.
+    let mut later = request.clone();
+    later[17] = 0x30;
+    let answer = deliver(&mut net, from, &later).remove(0);
+    assert_eq!(
+        (notify_of(&answer), answer[17]),
+        (Some(NotifyType::INVALID_MAJOR_VERSION), 0x20)
+    );
+    assert_eq!(answer[..16], later[..16]);
+    later[19] |= 0x20;
+    assert!(
+        deliver(&mut net, from, &later).is_empty(),
+        "an answer is not answered"
+    );
+    later[19] &= !0x20;
+    let answers = (0..500).filter(|_| !deliver(&mut net, from, &later).is_empty());
+    assert!(answers.count() < 60, "answers are limited");
     assert!(net.hosts[1].endpoint.ike_sas().is_empty());
+}
+
+#[test]
+fn fault_11_an_unknown_critical_payload_is_named() {
+    let (request, _) = first_request();
+    let mut net = responder(|_, _| {});
+    let from = SocketAddr::new(address(0), 500);
+    // One more payload in front, of a type that does not exist.
+    let mut bytes = request[..28].to_vec();
+    bytes[16] = 200;
+    bytes.extend_from_slice(&[request[16], 0x80, 0, 5, 1]);
+    bytes.extend_from_slice(&request[28..]);
+    let length = (bytes.len() as u32).to_be_bytes();
+    bytes[24..28].copy_from_slice(&length);
+    let answers = deliver(&mut net, from, &bytes);
+    let notify = parse_message(&answers[0]).unwrap().1.payloads.remove(0);
+    let Payload::Notify(notify) = notify else {
+        panic!("no notification")
+    };
+    assert_eq!(notify.kind, NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD);
+    assert_eq!(notify.data, [200]);
+    bytes[29] = 0;
+    assert_ne!(
+        notify_of(&deliver(&mut net, from, &bytes)[0]),
+        Some(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD),
+        "not critical: skipped"
+    );
+}
+
+#[test]
+fn requests_for_sas_that_are_gone_are_answered_so_and_a_forged_answer_ends_nothing() {
+    let mut net = pair(8, |_, c| c.dpd_delay = Some(Duration::from_secs(30)));
+    net.run(SOON);
+    // The responder restarts: what its peer sends names an SA that it does not have.
+    let now = net.now;
+    net.hosts[0].endpoint.rekey_child(now, "peer", "net");
+    let request = net.hosts[0].endpoint.poll_transmit().unwrap().bytes;
+    let mut restarted = responder(|_, _| {});
+    let from = SocketAddr::new(address(0), 500);
+    let answer = deliver(&mut restarted, from, &request).remove(0);
+    assert_eq!(notify_of(&answer), Some(NotifyType::INVALID_IKE_SPI));
+    assert_eq!(
+        (&answer[..16], &answer[20..24]),
+        (&request[..16], &request[20..24])
+    );
+    assert_eq!(answer[19], 0x20, "an answer, not of the initiator");
+    assert!(
+        deliver(&mut restarted, from, &answer).is_empty(),
+        "an answer is not answered"
+    );
+    // Its peer keeps the SA: nothing protects that answer.
+    let peer = SocketAddr::new(address(1), 500);
+    for _ in 0..100 {
+        let now = net.now;
+        net.hosts[0].endpoint.handle_datagram(now, from, peer, &answer);
+    }
+    net.run(Duration::from_secs(20));
+    net.assert_agreement(1);
 }
 
 #[test]

@@ -90,6 +90,8 @@ fn pss_identifier(hash: SignatureHash, trailer: bool) -> Vec<u8> {
 /// A private key for signing AUTH payloads.
 pub struct SigningKey {
     kind: SigningKind,
+    /// As it was read, for TLS.
+    der: southbound::KeyMaterial,
 }
 
 enum SigningKind {
@@ -151,15 +153,21 @@ const FAILED: Error = Error::Crypto("sign");
 impl SigningKey {
     /// Reads a DER private key: PKCS#8 of any supported kind, PKCS#1 (RSA) or SEC 1 (EC).
     pub fn from_der(der: &[u8]) -> Result<Self> {
+        let kind = Self::read(der)?;
+        let der = southbound::KeyMaterial::new(der.to_vec());
+        Ok(Self { kind, der })
+    }
+
+    pub(crate) fn der(&self) -> &southbound::KeyMaterial {
+        &self.der
+    }
+
+    fn read(der: &[u8]) -> Result<SigningKind> {
         if let Ok(rsa) = RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)) {
-            return Ok(Self {
-                kind: SigningKind::Rsa(Box::new(rsa)),
-            });
+            return Ok(SigningKind::Rsa(Box::new(rsa)));
         }
         if let Ok(ed25519) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
-            return Ok(Self {
-                kind: SigningKind::Ed25519(Box::new(ed25519)),
-            });
+            return Ok(SigningKind::Ed25519(Box::new(ed25519)));
         }
         for curve in [Curve::P256, Curve::P384, Curve::P521] {
             let pair = EcdsaKeyPair::from_pkcs8(curve.asn1().0, der)
@@ -170,9 +178,7 @@ impl SigningKey {
                     .map_err(|_| Error::Local("private key".into()))?;
                 let pkcs8 = southbound::KeyMaterial::new(pkcs8.as_ref().to_vec());
                 let public = pair.public_key().as_ref().to_vec();
-                return Ok(Self {
-                    kind: SigningKind::Ecdsa { curve, pkcs8, public },
-                });
+                return Ok(SigningKind::Ecdsa { curve, pkcs8, public });
             }
         }
         Err(Error::Local(

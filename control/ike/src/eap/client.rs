@@ -1,7 +1,9 @@
-//! The EAP peer: answers the identity request and proves itself by MS-CHAPv2, checking the server's proof.
+//! The EAP peer: answers the identity request and proves itself by MS-CHAPv2 or EAP-TLS, checking the server's proof.
 
 use southbound::KeyMaterial;
 
+use crate::config::LocalAuth;
+use crate::credential::Credentials;
 use crate::crypto::random::{Draw, Random};
 use crate::error::{Error, Result};
 use crate::payload::eap::{EapPacket, code, method};
@@ -9,6 +11,7 @@ use crate::reader::Reader;
 
 use super::mschapv2::{Exchange, master_session_key, opcode};
 use super::server::message;
+use super::tls::{Taken, TlsSession};
 
 #[derive(Debug)]
 enum State {
@@ -25,23 +28,49 @@ enum State {
     Finished {
         msk: KeyMaterial,
     },
+    Tls(Box<TlsSession>),
     Failed,
+}
+
+/// How we prove ourselves.
+#[derive(Debug)]
+enum Method {
+    Mschapv2 { password: KeyMaterial },
+    Tls { credential: String },
 }
 
 /// One authentication of ours.
 #[derive(Debug)]
 pub(crate) struct EapClient {
     user: String,
-    password: KeyMaterial,
+    method: Method,
     state: State,
 }
 
 impl EapClient {
-    pub(crate) fn new(user: &str, password: Option<KeyMaterial>) -> Result<Self> {
-        let password = password.ok_or_else(|| Error::Local(format!("no EAP secret for {user:?}")))?;
+    pub(crate) fn new(auth: &LocalAuth, credentials: &Credentials) -> Result<Self> {
+        let (user, method) = match auth {
+            LocalAuth::EapMschapv2 { user } => {
+                let password = credentials.eap_password(user).cloned();
+                let password = password.ok_or_else(|| Error::Local(format!("no EAP secret for {user:?}")))?;
+                (user.clone(), Method::Mschapv2 { password })
+            }
+            LocalAuth::EapTls { credential } => {
+                let own = credentials.own(credential);
+                let own = own.ok_or_else(|| Error::Local(format!("no credential named {credential:?}")))?;
+                let user = own.certificate.default_identity().to_string();
+                (
+                    user,
+                    Method::Tls {
+                        credential: credential.clone(),
+                    },
+                )
+            }
+            _ => return Err(Error::Local("this side does not authenticate by EAP".into())),
+        };
         Ok(Self {
-            user: user.to_owned(),
-            password,
+            user,
+            method,
             state: State::Waiting,
         })
     }
@@ -58,6 +87,8 @@ impl EapClient {
     pub(crate) fn receive(
         &mut self,
         packet: &EapPacket,
+        credentials: &Credentials,
+        unix_seconds: u64,
         random: &mut dyn Random,
     ) -> Result<Option<EapPacket>> {
         let answer = |method: u8, data: Vec<u8>| {
@@ -78,8 +109,39 @@ impl EapClient {
                 self.state = State::Waiting;
                 answer(method::IDENTITY, self.user.clone().into_bytes())
             }
-            (code::REQUEST, Some(method::MSCHAPV2), State::Waiting) => {
+            (code::REQUEST, Some(method::MSCHAPV2), State::Waiting)
+                if matches!(self.method, Method::Mschapv2 { .. }) =>
+            {
                 answer(method::MSCHAPV2, self.prove(packet, random)?)
+            }
+            (code::REQUEST, Some(method::TLS), State::Waiting)
+                if matches!(self.method, Method::Tls { .. }) =>
+            {
+                if !TlsSession::is_start(&packet.data) {
+                    return Err(Error::AuthenticationFailed("EAP-TLS packet out of order".into()));
+                }
+                let Method::Tls { credential } = &self.method else {
+                    return Err(Error::AuthenticationFailed("EAP packet out of order".into()));
+                };
+                let mut session = TlsSession::client(credential, credentials, unix_seconds)?;
+                let data = session.next_fragment().unwrap_or_else(|| vec![0]);
+                self.state = State::Tls(Box::new(session));
+                answer(method::TLS, data)
+            }
+            (code::REQUEST, Some(method::TLS), State::Tls(mut session)) => {
+                let data = match session.take(&packet.data)? {
+                    Taken::Partial => vec![0],
+                    Taken::Acknowledgement | Taken::Flight => {
+                        session.next_fragment().unwrap_or_else(|| vec![0])
+                    }
+                };
+                self.state = State::Tls(session);
+                answer(method::TLS, data)
+            }
+            (code::SUCCESS, _, State::Tls(session)) if session.is_committed() => {
+                let msk = session.msk()?;
+                self.state = State::Finished { msk };
+                Ok(None)
             }
             (code::REQUEST, Some(method::MSCHAPV2), State::Answered { expected, msk }) => {
                 let text = packet.data.get(4..).unwrap_or_default();
@@ -97,7 +159,11 @@ impl EapClient {
             }
             (code::REQUEST, Some(_), State::Waiting) => {
                 self.state = State::Waiting;
-                answer(method::NAK, vec![method::MSCHAPV2])
+                let known = match self.method {
+                    Method::Mschapv2 { .. } => method::MSCHAPV2,
+                    Method::Tls { .. } => method::TLS,
+                };
+                answer(method::NAK, vec![known])
             }
             (code::SUCCESS, _, State::Confirmed { msk }) => {
                 self.state = State::Finished { msk };
@@ -111,6 +177,9 @@ impl EapClient {
     }
 
     fn prove(&mut self, packet: &EapPacket, random: &mut dyn Random) -> Result<Vec<u8>> {
+        let Method::Mschapv2 { password } = &self.method else {
+            return Err(Error::AuthenticationFailed("EAP packet out of order".into()));
+        };
         let mut reader = Reader::new(&packet.data);
         if reader.u8("MS-CHAPv2 code")? != opcode::CHALLENGE {
             return Err(Error::Malformed("MS-CHAPv2 code"));
@@ -126,10 +195,10 @@ impl EapClient {
             peer_challenge: random.bytes(),
             user: self.user.clone(),
         };
-        let nt_response = exchange.nt_response(&self.password);
+        let nt_response = exchange.nt_response(password);
         self.state = State::Answered {
-            expected: exchange.authenticator_response(&self.password, &nt_response),
-            msk: master_session_key(&self.password, &nt_response),
+            expected: exchange.authenticator_response(password, &nt_response),
+            msk: master_session_key(password, &nt_response),
         };
         let mut value = vec![49];
         value.extend_from_slice(&exchange.peer_challenge);

@@ -3,3 +3,10 @@
 pub(crate) mod client;
 pub(crate) mod mschapv2;
 pub(crate) mod server;
+mod tls;
+mod tls_trust;
+
+#[cfg(test)]
+mod relay_tests;
+#[cfg(test)]
+mod tests;

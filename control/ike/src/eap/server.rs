@@ -1,14 +1,19 @@
-//! The authenticator: asks for the identity, then runs MS-CHAPv2 against the local users.
+//! The authenticator: asks for the identity, then runs MS-CHAPv2 against the local users, or EAP-TLS, or passes packets
+//! to an authentication server and back.
 
 use southbound::KeyMaterial;
 
+use crate::config::{Connection, LocalAuth, RemoteAuth};
 use crate::credential::Credentials;
 use crate::crypto::random::{Draw, Random};
 use crate::error::{Error, Result};
+use crate::event::EapAnswer;
 use crate::payload::eap::{EapPacket, code, method};
+use crate::payload::id::Identity;
 use crate::reader::Reader;
 
 use super::mschapv2::{Exchange, master_session_key, opcode, without_domain};
+use super::tls::{Taken, TlsSession};
 
 /// What the authenticator says to a packet.
 pub(crate) enum Verdict {
@@ -18,6 +23,25 @@ pub(crate) enum Verdict {
     Success(EapPacket, KeyMaterial),
     /// EAP-Failure, and why.
     Failure(EapPacket, String),
+    /// For the authentication server to answer.
+    Relay(EapPacket),
+}
+
+/// How to authenticate the peer once it said who it is.
+#[derive(Debug)]
+enum Method {
+    Mschapv2,
+    /// By EAP-TLS with our credential of this name.
+    Tls(String),
+    Relay,
+}
+
+/// EAP-TLS under way.
+#[derive(Debug)]
+struct TlsProgress {
+    session: TlsSession,
+    /// Why it failed, while the alert for the peer is still on its way.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -34,6 +58,8 @@ enum State {
     Refused {
         reason: String,
     },
+    Tls(Box<TlsProgress>),
+    Relayed,
     Done,
 }
 
@@ -42,17 +68,35 @@ enum State {
 pub(crate) struct EapServer {
     state: State,
     identifier: u8,
+    method: Method,
     user: String,
+    /// Who the peer's certificate says it is.
+    certified: Option<Identity>,
 }
+
+/// A user name is at most as long as RADIUS carries (RFC 2865 section 5.1).
+const MAX_NAME_BYTES: usize = 253;
 
 impl EapServer {
     /// A new authentication and its first packet.
-    pub(crate) fn new(random: &mut dyn Random) -> (Self, EapPacket) {
+    pub(crate) fn new(connection: &Connection, random: &mut dyn Random) -> Result<(Self, EapPacket)> {
+        let method = match (&connection.remote_auth, &connection.local_auth) {
+            (RemoteAuth::EapRelay, _) => Method::Relay,
+            (RemoteAuth::EapTls, LocalAuth::Certificate { credential, .. }) => {
+                Method::Tls(credential.clone())
+            }
+            (RemoteAuth::EapTls, _) => {
+                return Err(Error::Local("EAP-TLS needs a certificate of this side".into()));
+            }
+            _ => Method::Mschapv2,
+        };
         let identifier = random.bytes::<1>()[0];
         let server = Self {
             state: State::Identity,
             identifier,
+            method,
             user: String::new(),
+            certified: None,
         };
         let packet = EapPacket {
             code: code::REQUEST,
@@ -60,7 +104,13 @@ impl EapServer {
             method: Some(method::IDENTITY),
             data: Vec::new(),
         };
-        (server, packet)
+        Ok((server, packet))
+    }
+
+    /// As an authentication server that a gateway asks: the gateway asked for the identity under this number.
+    #[cfg(test)]
+    pub(crate) fn asked_by_gateway(&mut self, identifier: u8) {
+        self.identifier = identifier;
     }
 
     /// Who was authenticated.
@@ -68,12 +118,18 @@ impl EapServer {
         &self.user
     }
 
-    fn request(&mut self, data: Vec<u8>) -> EapPacket {
+    /// The same as an identity: the certificate's where there is one.
+    pub(crate) fn identity(&self) -> Identity {
+        let named = || Identity::from_text(&self.user);
+        self.certified.clone().unwrap_or_else(named)
+    }
+
+    fn request(&mut self, method: u8, data: Vec<u8>) -> EapPacket {
         self.identifier = self.identifier.wrapping_add(1);
         EapPacket {
             code: code::REQUEST,
             identifier: self.identifier,
-            method: Some(method::MSCHAPV2),
+            method: Some(method),
             data,
         }
     }
@@ -96,6 +152,7 @@ impl EapServer {
         &mut self,
         packet: &EapPacket,
         credentials: &Credentials,
+        unix_seconds: u64,
         random: &mut dyn Random,
     ) -> Result<Verdict> {
         if packet.code != code::RESPONSE || packet.identifier != self.identifier {
@@ -103,20 +160,17 @@ impl EapServer {
         }
         match (std::mem::replace(&mut self.state, State::Done), packet.method) {
             (State::Identity, Some(method::IDENTITY)) => {
-                let challenge = random.bytes::<16>();
-                self.state = State::Challenged { challenge };
-                let name = b"penstock";
-                let mut value = vec![16];
-                value.extend_from_slice(&challenge);
-                value.extend_from_slice(name);
-                let identifier = self.identifier.wrapping_add(1);
-                Ok(Verdict::Continue(self.request(message(
-                    opcode::CHALLENGE,
-                    identifier,
-                    &value,
-                ))))
+                self.begin(packet, credentials, unix_seconds, random)
             }
-            (_, Some(method::NAK)) => Ok(self.failure("the peer knows no EAP-MSCHAPv2")),
+            (State::Relayed, _) => {
+                self.state = State::Relayed;
+                Ok(Verdict::Relay(packet.clone()))
+            }
+            (State::Tls(progress), Some(method::TLS)) => self.continue_tls(*progress, packet),
+            (State::Challenged { .. }, Some(method::NAK)) => {
+                Ok(self.failure("the peer knows no EAP-MSCHAPv2"))
+            }
+            (State::Tls(_), Some(method::NAK)) => Ok(self.failure("the peer knows no EAP-TLS")),
             (State::Challenged { challenge }, Some(method::MSCHAPV2)) => {
                 self.check_response(packet, challenge, credentials)
             }
@@ -127,6 +181,103 @@ impl EapServer {
             }
             (State::Refused { reason }, Some(method::MSCHAPV2)) => Ok(self.failure(&reason)),
             _ => Ok(self.failure("EAP packet out of order")),
+        }
+    }
+
+    /// The peer said who it is: the method starts.
+    fn begin(
+        &mut self,
+        packet: &EapPacket,
+        credentials: &Credentials,
+        unix_seconds: u64,
+        random: &mut dyn Random,
+    ) -> Result<Verdict> {
+        let name = packet.data.get(..MAX_NAME_BYTES).unwrap_or(&packet.data);
+        self.user = String::from_utf8_lossy(name)
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
+        match &self.method {
+            Method::Relay => {
+                self.state = State::Relayed;
+                Ok(Verdict::Relay(packet.clone()))
+            }
+            Method::Tls(credential) => {
+                let session = TlsSession::server(credential, credentials, unix_seconds)?;
+                self.state = State::Tls(Box::new(TlsProgress {
+                    session,
+                    failed: None,
+                }));
+                Ok(Verdict::Continue(self.request(method::TLS, TlsSession::start())))
+            }
+            Method::Mschapv2 => {
+                let challenge = random.bytes::<16>();
+                self.state = State::Challenged { challenge };
+                let name = b"penstock";
+                let mut value = vec![16];
+                value.extend_from_slice(&challenge);
+                value.extend_from_slice(name);
+                let identifier = self.identifier.wrapping_add(1);
+                let data = message(opcode::CHALLENGE, identifier, &value);
+                Ok(Verdict::Continue(self.request(method::MSCHAPV2, data)))
+            }
+        }
+    }
+
+    fn continue_tls(&mut self, mut progress: TlsProgress, packet: &EapPacket) -> Result<Verdict> {
+        let session = &mut progress.session;
+        let mut say = None;
+        match session.take(&packet.data) {
+            Ok(Taken::Partial) => say = Some(vec![0]),
+            Ok(Taken::Acknowledgement) => {}
+            Ok(Taken::Flight) => session.commit()?,
+            Err(error) => progress.failed = Some(error.to_string()),
+        }
+        let session = &mut progress.session;
+        if let Some(data) = say.or_else(|| session.next_fragment()) {
+            self.state = State::Tls(Box::new(progress));
+            return Ok(Verdict::Continue(self.request(method::TLS, data)));
+        }
+        if let Some(reason) = progress.failed {
+            return Ok(self.failure(&reason));
+        }
+        if !progress.session.is_committed() {
+            return Ok(self.failure("EAP-TLS packet out of order"));
+        }
+        self.certified = Some(progress.session.peer()?.default_identity());
+        Ok(Verdict::Success(self.end(code::SUCCESS), progress.session.msk()?))
+    }
+
+    /// Takes the authentication server's answer to what was relayed.
+    pub(crate) fn relayed(&mut self, answer: EapAnswer) -> Result<Verdict> {
+        let unreadable = || Error::AuthenticationFailed("EAP packet of the authentication server".into());
+        let read = |bytes: &[u8], wanted: u8| {
+            let packet = EapPacket::from_bytes(bytes).ok();
+            packet.filter(|packet| packet.code == wanted)
+        };
+        match answer {
+            EapAnswer::Continue(bytes) => {
+                let packet = read(&bytes, code::REQUEST).ok_or_else(unreadable)?;
+                self.identifier = packet.identifier;
+                Ok(Verdict::Continue(packet))
+            }
+            EapAnswer::Success {
+                packet, msk, user, ..
+            } => {
+                let said = packet.and_then(|bytes| read(&bytes, code::SUCCESS));
+                self.user = user.unwrap_or_else(|| std::mem::take(&mut self.user));
+                Ok(Verdict::Success(
+                    said.unwrap_or_else(|| self.end(code::SUCCESS)),
+                    msk,
+                ))
+            }
+            EapAnswer::Failure { packet, reason } => {
+                let said = packet.and_then(|bytes| read(&bytes, code::FAILURE));
+                Ok(Verdict::Failure(
+                    said.unwrap_or_else(|| self.end(code::FAILURE)),
+                    reason,
+                ))
+            }
         }
     }
 
@@ -172,7 +323,7 @@ impl EapServer {
             };
             let text = format!("E=691 R=0 C={} V=3 M=Authentication failed", "0".repeat(32));
             let data = message(opcode::FAILURE, identifier, text.as_bytes());
-            return Ok(Verdict::Continue(self.request(data)));
+            return Ok(Verdict::Continue(self.request(method::MSCHAPV2, data)));
         };
         let text = format!("{} M=OK", exchange.authenticator_response(password, &nt_response));
         self.state = State::Proved {
@@ -180,7 +331,7 @@ impl EapServer {
         };
         self.user = user;
         let data = message(opcode::SUCCESS, identifier, text.as_bytes());
-        Ok(Verdict::Continue(self.request(data)))
+        Ok(Verdict::Continue(self.request(method::MSCHAPV2, data)))
     }
 }
 
@@ -190,105 +341,4 @@ pub(crate) fn message(code: u8, identifier: u8, value: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&u16::try_from(value.len() + 4).unwrap_or(u16::MAX).to_be_bytes());
     out.extend_from_slice(value);
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::random::SystemRandom;
-    use crate::eap::client::EapClient;
-
-    fn run(password: &str) -> (Result<()>, Option<KeyMaterial>, Option<KeyMaterial>) {
-        let random: &mut dyn Random = &mut SystemRandom::new();
-        let mut credentials = Credentials::new();
-        credentials.add_eap_user("alice", "wonderland");
-        let (mut server, mut packet) = EapServer::new(random);
-        let mut client =
-            EapClient::new("alice", Some(KeyMaterial::new(password.as_bytes().to_vec()))).unwrap();
-        for _ in 0..10 {
-            let answer = match client.receive(&packet, random) {
-                Ok(Some(answer)) => answer,
-                Ok(None) => panic!("success before the server said so"),
-                Err(error) => return (Err(error), None, None),
-            };
-            match server.receive(&answer, &credentials, random).unwrap() {
-                Verdict::Continue(next) => packet = next,
-                Verdict::Success(success, msk) => {
-                    assert!(client.receive(&success, random).unwrap().is_none());
-                    return (Ok(()), Some(msk), client.msk().ok());
-                }
-                Verdict::Failure(failure, reason) => {
-                    assert!(client.receive(&failure, random).is_err());
-                    return (Err(Error::AuthenticationFailed(reason)), None, None);
-                }
-            }
-        }
-        panic!("no end");
-    }
-
-    #[test]
-    fn right_and_wrong_passwords() {
-        let (outcome, server, client) = run("wonderland");
-        assert_eq!(outcome, Ok(()));
-        assert_eq!(server.unwrap(), client.unwrap());
-        assert!(run("looking-glass").0.is_err());
-    }
-
-    #[test]
-    fn fault_31_early_success_and_packets_out_of_order() {
-        let random: &mut dyn Random = &mut SystemRandom::new();
-        let mut client = EapClient::new("alice", Some(KeyMaterial::new(b"x".to_vec()))).unwrap();
-        let success = EapPacket {
-            code: code::SUCCESS,
-            identifier: 1,
-            method: None,
-            data: vec![],
-        };
-        assert!(
-            client.receive(&success, random).is_err(),
-            "EAP-Success before the method is done"
-        );
-        assert!(client.msk().is_err());
-        let (mut server, first) = EapServer::new(random);
-        let confirm = EapPacket {
-            code: code::RESPONSE,
-            identifier: first.identifier,
-            method: Some(method::MSCHAPV2),
-            data: vec![opcode::SUCCESS],
-        };
-        let verdict = server.receive(&confirm, &Credentials::new(), random).unwrap();
-        assert!(matches!(verdict, Verdict::Failure(..)));
-    }
-
-    #[test]
-    fn fault_31_truncated_responses() {
-        let random: &mut dyn Random = &mut SystemRandom::new();
-        for length in 0..54 {
-            let (mut server, first) = EapServer::new(random);
-            let identity = EapPacket {
-                code: code::RESPONSE,
-                identifier: first.identifier,
-                method: Some(method::IDENTITY),
-                data: b"alice".to_vec(),
-            };
-            let Ok(Verdict::Continue(challenge)) = server.receive(&identity, &Credentials::new(), random)
-            else {
-                panic!("no challenge")
-            };
-            let mut data = vec![opcode::RESPONSE, 0, 0, 54, 49];
-            data.resize(54, 0);
-            data.truncate(length);
-            let response = EapPacket {
-                code: code::RESPONSE,
-                identifier: challenge.identifier,
-                method: Some(method::MSCHAPV2),
-                data,
-            };
-            let outcome = server.receive(&response, &Credentials::new(), random);
-            assert!(
-                !matches!(outcome, Ok(Verdict::Success(..) | Verdict::Continue(_))),
-                "{length}"
-            );
-        }
-    }
 }

@@ -2,19 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::event::{Event, SaId, Transmit};
+use crate::event::{Event, SaId};
 use crate::exchange::init_responder::{Outcome, answer_init};
 use crate::exchange::parts::{Parts, refuse, status};
-use crate::ike_sa::{Phase, with_marker};
-use crate::message::{Header, emit_message};
-use crate::payload::Payload;
+use crate::ike_sa::Phase;
+use crate::message::Header;
 use crate::payload::notify::NotifyType;
 use crate::payload::parse_chain;
 
 use super::Endpoint;
+use super::stateless::RateLimit;
 
 /// Half-open SAs and where they come from.
 #[derive(Debug, Default)]
@@ -24,8 +24,8 @@ pub(super) struct Admission {
     keys: HashMap<SaId, (SocketAddr, u64)>,
     half_open: HashSet<SaId>,
     per_address: HashMap<IpAddr, usize>,
-    /// Reports of refused strangers in the present second.
-    reports: (Option<Instant>, u32),
+    /// Reports of refused strangers.
+    reports: RateLimit,
 }
 
 /// Refusals of strangers reported in a second: more would let anyone fill the log.
@@ -70,15 +70,6 @@ impl Admission {
     fn of_address(&self, address: IpAddr) -> usize {
         self.per_address.get(&address).copied().unwrap_or(0)
     }
-
-    fn may_report(&mut self, now: Instant) -> bool {
-        let (since, count) = &mut self.reports;
-        if since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
-            (*since, *count) = (Some(now), 0);
-        }
-        *count += 1;
-        *count <= REPORTS_PER_SECOND
-    }
 }
 
 impl Endpoint {
@@ -98,7 +89,13 @@ impl Endpoint {
             self.repeat_first_answer(now, id, message);
             return Ok(());
         }
-        let chain = parse_chain(header.next_payload, body)?;
+        let chain = match parse_chain(header.next_payload, body) {
+            Ok(chain) => chain,
+            Err(error) => {
+                self.refuse_first_request(now, local, remote, header, &error);
+                return Err(error);
+            }
+        };
         if chain.encrypted.is_some() {
             return Err(Error::Malformed("first request is protected"));
         }
@@ -135,7 +132,7 @@ impl Endpoint {
             Ok(Outcome::Redirected(payloads)) => self.answer_statelessly(local, remote, header, &payloads),
             Err(error) => {
                 if let Error::NoProposalChosen(_) = &error
-                    && self.admission.may_report(now)
+                    && self.admission.reports.allows(now, REPORTS_PER_SECOND)
                 {
                     self.events.push_back(Event::Failed {
                         connection: None,
@@ -166,23 +163,5 @@ impl Endpoint {
                 sa.transmit(ctx, &answer);
             }
         });
-    }
-
-    /// An unprotected answer that leaves nothing behind. It is never longer than a request by more than a cookie.
-    fn answer_statelessly(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        header: &Header,
-        payloads: &[Payload],
-    ) {
-        let answer = Header {
-            is_response: true,
-            from_initiator: false,
-            responder_spi: 0,
-            ..*header
-        };
-        let bytes = with_marker(&self.config, local, &emit_message(&answer, payloads));
-        self.transmits.push_back(Transmit { local, remote, bytes });
     }
 }

@@ -9,7 +9,7 @@ use southbound::TunnelId;
 use crate::config::{Connection, StartAction};
 use crate::credential::Credentials;
 use crate::error::{Error, Result};
-use crate::event::SaId;
+use crate::event::{EapAnswer, SaId};
 use crate::ike_sa::Task;
 
 use super::Endpoint;
@@ -243,6 +243,12 @@ impl Endpoint {
                 sa.handle_timeout(ctx);
             });
         }
+    }
+
+    /// What the authentication server says to an [`crate::Event::EapRequest`] of this IKE SA. An answer that comes too
+    /// late is ignored.
+    pub fn answer_eap(&mut self, now: Instant, sa: SaId, answer: EapAnswer) {
+        self.with_sa(now, sa, |sa, ctx| sa.take_eap_answer(ctx, answer));
     }
 
     /// Leases of virtual addresses, to be kept over a restart.

@@ -8,6 +8,7 @@ mod admission;
 mod command;
 mod lifecycle;
 mod report;
+mod stateless;
 
 pub use report::IkeSummary;
 
@@ -57,6 +58,7 @@ pub struct Endpoint {
     deadline_of: HashMap<SaId, Instant>,
     admission: admission::Admission,
     cookies: Cookies,
+    stateless_answers: stateless::RateLimit,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -98,6 +100,7 @@ impl Endpoint {
             deadline_of: HashMap::new(),
             admission: admission::Admission::default(),
             cookies,
+            stateless_answers: stateless::RateLimit::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -130,7 +133,13 @@ impl Endpoint {
         remote: SocketAddr,
         message: &[u8],
     ) -> Result<()> {
-        let header = Header::parse(message)?;
+        let header = match Header::parse(message) {
+            Err(error @ Error::UnsupportedVersion(_)) => {
+                self.refuse_version(now, local, remote, message);
+                return Err(error);
+            }
+            parsed => parsed?,
+        };
         let body = message
             .get(HEADER_BYTES..)
             .ok_or(Error::Malformed("IKE header"))?;
@@ -164,12 +173,14 @@ impl Endpoint {
             header.responder_spi
         };
         let chain: Chain = parse_chain(header.next_payload, body)?;
-        let part = chain
-            .encrypted
-            .ok_or(Error::Malformed("message is not protected"))?;
+        let Some(part) = chain.encrypted else {
+            let parts = Parts::sort(chain.payloads)?;
+            self.take_hint(now, remote, &header, &parts);
+            return Ok(());
+        };
         let id = self.registry.by_spi.get(&local_spi).copied();
         let Some(id) = id.filter(|id| self.sas.get(id).is_some_and(|sa| sa.remote_spi == remote_spi)) else {
-            self.counters.unknown_spi += 1;
+            self.refuse_spi(now, local, remote, &header);
             return Ok(());
         };
         self.with_sa(now, id, |sa, ctx| {

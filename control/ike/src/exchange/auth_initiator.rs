@@ -3,7 +3,7 @@
 
 use southbound::KeyMaterial;
 
-use crate::config::{Childless, LocalAuth, RemoteAuth, StartAction};
+use crate::config::{Childless, StartAction};
 use crate::eap::client::EapClient;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -66,8 +66,8 @@ impl IkeSa {
         payloads.extend(Self::certificate_request(ctx.credentials, &connection));
         payloads.extend(connection.remote_id.expected().cloned().map(Payload::IdR));
         let mut eap = None;
-        if let LocalAuth::EapMschapv2 { user } = &connection.local_auth {
-            eap = Some(EapClient::new(user, ctx.credentials.eap_password(user).cloned())?);
+        if connection.local_auth.is_eap() {
+            eap = Some(EapClient::new(&connection.local_auth, ctx.credentials)?);
         } else {
             let peer = connection.remote_id.expected();
             payloads.push(Payload::Auth(self.own_auth(
@@ -239,7 +239,7 @@ impl IkeSa {
             // EAP-MSCHAPv2 alone does not authenticate the responder (RFC 7296 section 2.16): it must have done so.
             let client = exchange.eap.as_mut().filter(|_| exchange.verified);
             let client = client.ok_or(Error::AuthenticationFailed("unexpected EAP".into()))?;
-            return match client.receive(packet, ctx.random)? {
+            return match client.receive(packet, ctx.credentials, ctx.unix_seconds, ctx.random)? {
                 Some(answer) => Ok(Some(vec![Payload::Eap(answer)])),
                 None => {
                     let msk = client.msk()?;
@@ -252,7 +252,7 @@ impl IkeSa {
         if exchange.eap.is_some() && exchange.msk.is_none() {
             return Err(Error::AuthenticationFailed("the peer skipped EAP".into()));
         }
-        if connection.remote_auth == RemoteAuth::EapMschapv2 {
+        if connection.remote_auth.is_eap() {
             return Err(Error::Local("a responder cannot be asked for EAP".into()));
         }
         self.local_id = Some(exchange.own.clone());

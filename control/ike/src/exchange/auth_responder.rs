@@ -4,10 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use southbound::KeyMaterial;
-
 use crate::config::{Connection, RemoteAuth, RemoteId};
-use crate::eap::server::{EapServer, Verdict};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::ike_sa::{Context, IkeSa};
@@ -21,21 +18,6 @@ use crate::proposal::choose_ike;
 
 use super::parts::{Parts, refuse, status};
 
-/// How far the responder's IKE_AUTH got; only EAP takes more than one round.
-#[derive(Debug, Default)]
-pub(crate) struct ResponderAuth {
-    eap: Option<Box<EapProgress>>,
-}
-
-#[derive(Debug)]
-struct EapProgress {
-    server: EapServer,
-    own: Identity,
-    /// The first request: its SA, TS and CP payloads are answered in the last round.
-    first: Parts,
-    msk: Option<KeyMaterial>,
-}
-
 impl IkeSa {
     /// Answers IKE_AUTH. Whatever fails before the peer is authenticated also ends the SA, at once.
     pub(crate) fn answer_auth(
@@ -43,7 +25,7 @@ impl IkeSa {
         ctx: &mut Context<'_>,
         header: &Header,
         parts: Parts,
-    ) -> Result<Vec<Payload>> {
+    ) -> Result<Option<Vec<Payload>>> {
         let result = self.try_answer_auth(ctx, header, parts);
         if let Err(error) = &result {
             if matches!(error, Error::AuthenticationFailed(_)) {
@@ -59,13 +41,13 @@ impl IkeSa {
         ctx: &mut Context<'_>,
         header: &Header,
         parts: Parts,
-    ) -> Result<Vec<Payload>> {
+    ) -> Result<Option<Vec<Payload>>> {
         let handshake = self.handshake()?;
         if !handshake.additional.is_empty() {
             return Err(Error::Malformed("IKE_AUTH before the additional key exchanges"));
         }
-        if let Some(progress) = handshake.responder.eap.take() {
-            return self.continue_eap(ctx, *progress, parts);
+        if let Some(progress) = handshake.eap.take() {
+            return self.continue_eap(ctx, header, *progress, parts);
         }
         handshake.auth_message_id = header.message_id;
         let peer = parts.id_i.clone().ok_or(Error::MissingPayload("IDi"))?;
@@ -74,7 +56,7 @@ impl IkeSa {
         let own = self.own_identity(ctx.credentials, &connection);
         self.remote_id = Some(peer.clone());
         let Some(auth) = &parts.auth else {
-            return self.begin_eap(ctx, own, parts);
+            return self.begin_eap(ctx, own, parts).map(Some);
         };
         let auth = self.responder_ppk(ctx, &parts, auth.clone())?;
         self.verify_peer(ctx, &connection, &own, &peer, &auth.0, &parts.certs)?;
@@ -89,8 +71,8 @@ impl IkeSa {
         if auth.1 {
             payloads.push(status(NotifyType::PPK_IDENTITY, Vec::new()));
         }
-        self.finish_auth(ctx, own, &parts, &mut payloads)?;
-        Ok(payloads)
+        self.finish_auth(ctx, own, &parts, &[], &mut payloads)?;
+        Ok(Some(payloads))
     }
 
     /// The connection for a peer that says it is `peer`: the most particular one that names it, agrees with the
@@ -103,9 +85,17 @@ impl IkeSa {
             transforms: self.keyed()?.suite.transforms(),
         }];
         let uses = match &parts.auth {
-            None => RemoteAuth::EapMschapv2,
-            Some(auth) if auth.method == AuthMethod::SHARED_KEY => RemoteAuth::Psk,
-            Some(_) => RemoteAuth::Certificate,
+            None => None,
+            Some(auth) if auth.method == AuthMethod::SHARED_KEY => Some(RemoteAuth::Psk),
+            Some(_) => Some(RemoteAuth::Certificate),
+        };
+        let used = |connection: &Connection| match &uses {
+            None => connection.remote_auth.is_eap(),
+            Some(method) => connection.remote_auth == *method,
+        };
+        let using = match &uses {
+            None => "EAP".to_owned(),
+            Some(method) => format!("{method:?}"),
         };
         let near: Vec<_> = ctx
             .connections
@@ -120,10 +110,7 @@ impl IkeSa {
                 RemoteId::Any => true,
                 id => id.matches(peer),
             };
-            named
-                && expected
-                && connection.remote_auth == uses
-                && choose_ike(&connection.proposals, &offered).is_ok()
+            named && expected && used(connection) && choose_ike(&connection.proposals, &offered).is_ok()
         };
         let rank = |connection: &Connection| match connection.remote_id {
             RemoteId::Exactly(_) => 0,
@@ -153,7 +140,7 @@ impl IkeSa {
                     .map(|id| format!(" asking for {id}"))
                     .unwrap_or_default();
                 Error::AuthenticationFailed(format!(
-                    "peer is {peer} by {uses:?}{asked}; expected one of: {}",
+                    "peer is {peer} by {using}{asked}; expected one of: {}",
                     expected.join(", ")
                 ))
             })
@@ -192,74 +179,17 @@ impl IkeSa {
         Ok((auth, false))
     }
 
-    /// First round of EAP: we prove ourselves, and ask who the user is.
-    fn begin_eap(&mut self, ctx: &mut Context<'_>, own: Identity, first: Parts) -> Result<Vec<Payload>> {
-        let connection = self.connection.clone();
-        let mut payloads = vec![Payload::IdR(own.clone())];
-        payloads.extend(self.own_certificates(ctx.credentials, &connection));
-        payloads.push(Payload::Auth(self.own_auth(
-            ctx.credentials,
-            &connection,
-            &own,
-            self.remote_id.as_ref(),
-        )?));
-        let (server, packet) = EapServer::new(ctx.random);
-        payloads.push(Payload::Eap(packet));
-        self.handshake()?.responder.eap = Some(Box::new(EapProgress {
-            server,
-            own,
-            first,
-            msk: None,
-        }));
-        Ok(payloads)
-    }
-
-    fn continue_eap(
-        &mut self,
-        ctx: &mut Context<'_>,
-        mut progress: EapProgress,
-        parts: Parts,
-    ) -> Result<Vec<Payload>> {
-        if let Some(msk) = &progress.msk {
-            let auth = parts.auth.as_ref().ok_or(Error::MissingPayload("AUTH"))?;
-            let peer = self.remote_id.clone().ok_or(Error::MissingPayload("IDi"))?;
-            self.verify_eap(&peer, msk, auth)?;
-            let mut payloads = vec![Payload::Auth(self.eap_auth(&progress.own, msk)?)];
-            // From here on the peer is the user that EAP authenticated (RFC 7296 section 2.16).
-            self.remote_id = Some(Identity::from_text(progress.server.user()));
-            let first = std::mem::take(&mut progress.first);
-            self.finish_auth(ctx, progress.own, &first, &mut payloads)?;
-            return Ok(payloads);
-        }
-        let packet = parts.eap.as_ref().ok_or(Error::MissingPayload("EAP"))?;
-        match progress.server.receive(packet, ctx.credentials, ctx.random)? {
-            Verdict::Continue(packet) => {
-                self.handshake()?.responder.eap = Some(Box::new(progress));
-                Ok(vec![Payload::Eap(packet)])
-            }
-            Verdict::Success(packet, msk) => {
-                progress.msk = Some(msk);
-                self.handshake()?.responder.eap = Some(Box::new(progress));
-                Ok(vec![Payload::Eap(packet)])
-            }
-            Verdict::Failure(packet, reason) => {
-                ctx.counters.authentication_failed += 1;
-                self.close_reason = Some(reason);
-                Ok(vec![Payload::Eap(packet)])
-            }
-        }
-    }
-
     /// The peer is authenticated: the IKE SA is up, and its first child is negotiated.
-    fn finish_auth(
+    pub(crate) fn finish_auth(
         &mut self,
         ctx: &mut Context<'_>,
         own: Identity,
         parts: &Parts,
+        fixed: &[IpAddr],
         payloads: &mut Vec<Payload>,
     ) -> Result<()> {
         self.local_id = Some(own);
-        let assigned = self.assign_addresses(ctx, parts);
+        let assigned = self.assign_addresses(ctx, parts, fixed);
         self.establish(ctx, parts, parts.has(NotifyType::INITIAL_CONTACT));
         let connection = self.connection.clone();
         if self.support.mobike {
@@ -298,12 +228,19 @@ impl IkeSa {
     }
 
     /// Leases addresses to a peer that asks for them (RFC 7296 section 3.15).
-    fn assign_addresses(&mut self, ctx: &mut Context<'_>, parts: &Parts) -> Result<Option<Payload>> {
+    /// `fixed` are those that an authentication server chose for it.
+    fn assign_addresses(
+        &mut self,
+        ctx: &mut Context<'_>,
+        parts: &Parts,
+        fixed: &[IpAddr],
+    ) -> Result<Option<Payload>> {
         let Some(request) = parts.configuration.as_ref().filter(|cp| cp.kind == kind::REQUEST) else {
             return Ok(None);
         };
         let connection = self.connection.clone();
         let holder = self.remote_id.clone().ok_or(Error::MissingPayload("IDi"))?;
+        let at = self.remote.ip();
         let mut attributes = Vec::new();
         let (mut asked, mut got) = (false, false);
         for (v4, wanted_attribute) in [
@@ -319,9 +256,13 @@ impl IkeSa {
                 .filter(|pool| pool.network().is_ipv4() == v4);
             asked |= !connection.pools.is_empty();
             let wish = address_of(wish);
-            let leased = pools
-                .into_iter()
-                .find_map(|pool| ctx.registry.lease(pool, &holder, wish));
+            let chosen = fixed.iter().copied().find(|address| address.is_ipv4() == v4);
+            let leased = match chosen {
+                Some(address) => ctx.registry.lease_fixed(address, &holder, at),
+                None => pools
+                    .into_iter()
+                    .find_map(|pool| ctx.registry.lease(pool, &holder, wish, at)),
+            };
             let Some(address) = leased else { continue };
             got = true;
             self.virtual_addresses.push(address);

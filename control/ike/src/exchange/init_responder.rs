@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Childless, Connection};
+use crate::config::{Childless, Connection, RemoteAuth};
 use crate::crypto::key_exchange::{KeMethod, answer};
 use crate::error::{Error, Result};
 use crate::ike_sa::{Context, IkeSa, Keyed};
@@ -19,6 +19,7 @@ use crate::window::Inbox;
 
 use super::ike_sa_init::{announcements, draw_nonce};
 use super::parts::{Parts, status};
+use super::peer_auth::trusted_authorities;
 
 /// What becomes of a first request.
 pub(crate) enum Outcome {
@@ -128,6 +129,15 @@ pub(crate) fn answer_init(
     let intermediate = suite.additional_methods().next().is_some();
     let ppk = sa.support.ppk && ctx.connections.iter().any(|c| c.ppk.is_some());
     payloads.extend(announcements(&sa, intermediate, ppk));
+    // RFC 7296 section 1.2: only here can the responder ask for a certificate, before it knows which connection the peer
+    // will turn out to use; peers that send theirs only where asked depend on it.
+    if ctx
+        .connections
+        .iter()
+        .any(|c| c.remote_auth == RemoteAuth::Certificate && c.accepts_addresses(local.ip(), remote.ip()))
+    {
+        payloads.extend(trusted_authorities(ctx.credentials));
+    }
     if sa.connection.childless != Childless::Never {
         payloads.push(status(NotifyType::CHILDLESS_IKEV2_SUPPORTED, Vec::new()));
     }

@@ -4,6 +4,7 @@ pub(crate) mod auth_initiator;
 pub(crate) mod auth_responder;
 pub(crate) mod child_responder;
 pub(crate) mod create_child;
+pub(crate) mod eap_responder;
 pub(crate) mod followup;
 pub(crate) mod ike_sa_init;
 pub(crate) mod informational;

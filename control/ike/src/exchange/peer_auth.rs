@@ -22,10 +22,12 @@ impl IkeSa {
             return identity.clone();
         }
         match &connection.local_auth {
-            LocalAuth::Certificate { credential, .. } => match credentials.own(credential) {
-                Some(own) => own.certificate.default_identity(),
-                None => Identity::Address(self.local.ip()),
-            },
+            LocalAuth::Certificate { credential, .. } | LocalAuth::EapTls { credential } => {
+                match credentials.own(credential) {
+                    Some(own) => own.certificate.default_identity(),
+                    None => Identity::Address(self.local.ip()),
+                }
+            }
             LocalAuth::EapMschapv2 { user } => Identity::from_text(user),
             LocalAuth::Psk => Identity::Address(self.local.ip()),
         }
@@ -66,7 +68,9 @@ impl IkeSa {
                 own.key()
                     .sign(&octets, &self.support.signature_hashes, *rsa_scheme)
             }
-            LocalAuth::EapMschapv2 { .. } => Err(Error::Local("EAP authenticates later".into())),
+            LocalAuth::EapMschapv2 { .. } | LocalAuth::EapTls { .. } => {
+                Err(Error::Local("EAP authenticates later".into()))
+            }
         }
     }
 
@@ -112,18 +116,9 @@ impl IkeSa {
 
     /// The authorities that we trust, where the peer is to show a certificate.
     pub(crate) fn certificate_request(credentials: &Credentials, connection: &Connection) -> Option<Payload> {
-        (connection.remote_auth == RemoteAuth::Certificate && !credentials.authorities.is_empty()).then(
-            || {
-                Payload::CertRequest(CertRequestPayload {
-                    encoding: X509_SIGNATURE,
-                    authorities: credentials
-                        .authorities
-                        .iter()
-                        .map(|authority| authority.key_hash)
-                        .collect(),
-                })
-            },
-        )
+        (connection.remote_auth == RemoteAuth::Certificate)
+            .then(|| trusted_authorities(credentials))
+            .flatten()
     }
 
     /// Checks that the peer is `peer`, by the method the connection demands and no other.
@@ -168,9 +163,26 @@ impl IkeSa {
                 let (kind, key) = certificate.public_key();
                 verify(kind, key, &octets, auth)
             }
-            RemoteAuth::EapMschapv2 => Err(Error::AuthenticationFailed(format!("{peer} has to use EAP"))),
+            RemoteAuth::EapMschapv2 | RemoteAuth::EapTls | RemoteAuth::EapRelay => {
+                Err(Error::AuthenticationFailed(format!("{peer} has to use EAP")))
+            }
         }
     }
+}
+
+/// A certificate request that names every authority we trust.
+pub(crate) fn trusted_authorities(credentials: &Credentials) -> Option<Payload> {
+    // A payload holds no more; who trusts more than that asks for any.
+    const MOST: usize = 200;
+    let authorities = credentials.authorities.iter();
+    let names: Vec<_> = authorities
+        .take(MOST)
+        .map(|authority| authority.key_hash)
+        .collect();
+    (!names.is_empty()).then_some(Payload::CertRequest(CertRequestPayload {
+        encoding: X509_SIGNATURE,
+        authorities: names,
+    }))
 }
 
 fn signed_parts<'a>(handshake: &'a Handshake, keyed: &'a Keyed, from_initiator: bool) -> SignedParts<'a> {

@@ -24,7 +24,7 @@ use crate::crypto::random::{Draw, Random};
 use crate::error::{Error, Hex, Result};
 use crate::event::{Counters, Event, SaId, Transmit};
 use crate::exchange::Exchange;
-use crate::exchange::auth_responder::ResponderAuth;
+use crate::exchange::eap_responder::EapProgress;
 use crate::fragment::{Reassembly, protect};
 use crate::keymat::{IkeKeys, Seed};
 use crate::message::{ExchangeType, Header};
@@ -133,8 +133,8 @@ pub(crate) struct Handshake {
     pub(crate) intermediate: IntermediateAuth,
     /// Additional key exchanges still to be done in IKE_INTERMEDIATE.
     pub(crate) additional: VecDeque<KeMethod>,
-    /// Progress of IKE_AUTH on the responder's side.
-    pub(crate) responder: ResponderAuth,
+    /// An EAP authentication of the peer under way.
+    pub(crate) eap: Option<Box<EapProgress>>,
     /// Message ID of the first IKE_AUTH.
     pub(crate) auth_message_id: u32,
     /// A shared secret to take into the keys once the answer of its exchange is out.
@@ -215,6 +215,8 @@ pub(crate) struct IkeSa {
     pub(crate) initial_contact: bool,
     pub(crate) last_heard: Instant,
     pub(crate) last_sent: Instant,
+    /// When an unprotected message last made us doubt that the peer still has this SA.
+    pub(crate) hinted: Option<Instant>,
     /// A half-open or replaced SA is closed then.
     pub(crate) expires: Option<Instant>,
     pub(crate) rekey_at: Option<Instant>,
@@ -281,6 +283,7 @@ impl IkeSa {
             initial_contact: false,
             last_heard: now,
             last_sent: now,
+            hinted: None,
             expires: None,
             rekey_at: None,
             give_up_at: None,

@@ -66,6 +66,10 @@ impl IkeSa {
                     }
                     return;
                 }
+                Arrival::Pending => {
+                    ctx.counters.retransmits_answered += 1;
+                    return;
+                }
                 Arrival::Outside => {
                     ctx.counters.out_of_window += 1;
                     return;
@@ -159,15 +163,23 @@ impl IkeSa {
                 Err(error)
             }
         };
-        let payloads = match outcome {
-            Ok(Some(payloads)) => payloads,
-            Ok(None) => return,
-            Err(error) => refuse(&error).into_iter().collect(),
-        };
-        if self
-            .respond(ctx, header.exchange, header.message_id, &payloads)
-            .is_err()
-        {
+        match outcome {
+            Ok(Some(payloads)) => self.answer(ctx, header.exchange, header.message_id, Ok(payloads)),
+            Ok(None) => {}
+            Err(error) => self.answer(ctx, header.exchange, header.message_id, Err(error)),
+        }
+    }
+
+    /// Sends what came of a request.
+    pub(crate) fn answer(
+        &mut self,
+        ctx: &mut Context<'_>,
+        exchange: ExchangeType,
+        message_id: u32,
+        outcome: Result<Vec<Payload>>,
+    ) {
+        let payloads = outcome.unwrap_or_else(|error| refuse(&error).into_iter().collect());
+        if self.respond(ctx, exchange, message_id, &payloads).is_err() {
             self.close_reason.get_or_insert_with(|| "cannot send".to_owned());
         }
         self.after_response(ctx);
@@ -187,7 +199,7 @@ impl IkeSa {
                 .answer_intermediate(ctx, header, first, inner, &parts)
                 .map(Some),
             (Phase::Handshake(_), ExchangeType::IKE_AUTH) if !self.initiator => {
-                self.answer_auth(ctx, header, parts).map(Some)
+                self.answer_auth(ctx, header, parts)
             }
             (Phase::Handshake(_) | Phase::Closed, _) => {
                 ctx.counters.malformed += 1;

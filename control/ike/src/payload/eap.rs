@@ -61,6 +61,18 @@ impl EapPacket {
         })
     }
 
+    /// Reads a packet, as an authentication server or another carrier has it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::parse(bytes)
+    }
+
+    /// The packet alone.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.emit(&mut out);
+        out
+    }
+
     pub(crate) fn emit(&self, out: &mut Vec<u8>) {
         let length = 4 + usize::from(self.method.is_some()) + self.data.len();
         out.extend_from_slice(&[self.code, self.identifier]);
