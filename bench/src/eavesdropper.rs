@@ -61,7 +61,7 @@ impl Eavesdropper {
                 "-w",
             ])
             .arg(file);
-        let process = Process::spawn(command, &file.with_extension("log"))?;
+        let process = Process::spawn(command, &log_of(file))?;
         if wait_until(START_LIMIT, || process.log().contains("listening on")) {
             Ok(Self {
                 process,
@@ -83,6 +83,17 @@ impl Eavesdropper {
         self.process.terminate()?;
         Capture::read(&self.file)
     }
+}
+
+impl Drop for Eavesdropper {
+    fn drop(&mut self) {
+        // The capture is the caller's, what tcpdump said is not.
+        let _ = std::fs::remove_file(log_of(&self.file));
+    }
+}
+
+fn log_of(file: &Path) -> PathBuf {
+    file.with_extension("log")
 }
 
 /// The frames of a capture.

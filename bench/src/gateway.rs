@@ -1,6 +1,7 @@
 //! A whole gateway in a namespace: both daemons, as built, with a configuration of their own.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,14 @@ pub enum GatewayError {
         /// What it printed.
         log: String,
     },
+    /// No tunnel between two gateways.
+    #[error("no answer from {host} through the tunnel\n{situation}")]
+    NoTunnel {
+        /// Who was asked.
+        host: IpAddr,
+        /// What both gateways say.
+        situation: String,
+    },
     /// The command line printed something that is no JSON.
     #[error("not JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -48,6 +57,8 @@ pub struct Dataplane {
     pub cores: Vec<u16>,
     /// Frames of each worker's UMEM.
     pub frames_per_worker: u32,
+    /// More arguments of its command line.
+    pub arguments: Vec<String>,
 }
 
 impl Default for Dataplane {
@@ -55,6 +66,8 @@ impl Default for Dataplane {
         Self {
             cores: vec![0],
             frames_per_worker: 8192,
+            // A call that the filter forgot must not hide as an error that somebody puts up with.
+            arguments: ["--seccomp", "kill"].map(str::to_owned).to_vec(),
         }
     }
 }
@@ -128,6 +141,7 @@ impl Gateway {
         command.arg("--socket").arg(self.folder.join("dataplane.sock"));
         command.args(["--cores", &cores.join(",")]);
         command.args(["--frames-per-worker", &self.options.frames_per_worker.to_string()]);
+        command.args(&self.options.arguments);
         let socket = self.folder.join("dataplane.sock");
         let _ = std::fs::remove_file(&socket);
         let process = Process::spawn(command, &self.folder.join("dataplane.log"))?;

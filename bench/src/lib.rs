@@ -4,8 +4,11 @@
 pub mod eavesdropper;
 pub mod gateway;
 pub mod iperf;
-pub mod namespace;
 pub mod pipeline;
+pub mod prober;
 pub mod process;
 pub mod site_to_site;
+pub mod sites;
 pub mod topology;
+
+pub use netns as namespace;

@@ -14,11 +14,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ebpf", &["wire"]),
     ("southbound", &["wire"]),
     ("esp-aead", &[]),
-    ("dataplane", &["wire", "southbound", "ebpf", "esp-aead"]),
+    ("netns", &[]),
+    ("dataplane", &["wire", "southbound", "ebpf", "esp-aead", "netns"]),
     ("ike", &["wire", "southbound"]),
-    ("control", &["ike", "southbound"]),
-    ("bench", &["wire", "southbound", "dataplane", "esp-aead"]),
+    ("control", &["ike", "southbound", "netns"]),
+    ("bench", &["wire", "southbound", "dataplane", "esp-aead", "netns"]),
 ];
+
+/// What only tests may use; `bench` is all tests.
+const FOR_TESTS: &[&str] = &["netns"];
 
 /// Who alone may name these crates.
 const RESERVED: &[(&str, &[&str])] = &[
@@ -54,8 +58,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Direct dependencies of every workspace member, of every kind.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+/// Direct dependencies of every workspace member, of the kinds that `counts` says.
+fn dependencies(counts: impl Fn(&serde_json::Value) -> bool) -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(root())
@@ -79,6 +83,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
                     .as_array()
                     .unwrap()
                     .iter()
+                    .filter(|dependency| counts(&dependency["kind"]))
                     .map(name)
                     .collect(),
             )
@@ -117,7 +122,7 @@ fn product_files() -> Vec<(String, PathBuf)> {
 
 #[test]
 fn crates_depend_only_downwards() {
-    let dependencies = dependencies();
+    let dependencies = dependencies(|_| true);
     let members: BTreeSet<_> = dependencies.keys().cloned().collect();
     let known: BTreeSet<_> = LAYERS.iter().map(|(member, _)| (*member).to_owned()).collect();
     assert_eq!(members, known, "a new crate takes its place in LAYERS");
@@ -132,8 +137,20 @@ fn crates_depend_only_downwards() {
 }
 
 #[test]
+fn what_is_for_tests_is_in_no_program() {
+    for (member, dependencies) in dependencies(serde_json::Value::is_null) {
+        for tool in FOR_TESTS {
+            assert!(
+                member == "bench" || !dependencies.contains(*tool),
+                "{member} may depend on {tool} in its tests only"
+            );
+        }
+    }
+}
+
+#[test]
 fn reserved_crates_stay_where_they_belong() {
-    for (member, dependencies) in dependencies() {
+    for (member, dependencies) in dependencies(|_| true) {
         for (reserved, owners) in RESERVED {
             assert!(
                 !dependencies.contains(*reserved) || owners.contains(&member.as_str()),

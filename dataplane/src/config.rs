@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::seccomp::Mode;
 use crate::xsk::MAX_FRAME_COUNT;
 
 /// Workers at most: each has a block of counters and a core.
@@ -19,6 +20,15 @@ pub enum Idle {
     Spin,
 }
 
+/// Driving a device by the worker's own system calls instead of by interrupts (`SO_PREFER_BUSY_POLL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusyPoll {
+    /// How long one call may poll for, in microseconds.
+    pub duration_us: u32,
+    /// Packets that one call takes from the device at most.
+    pub budget_packets: u32,
+}
+
 /// Everything the dataplane is started with; the rest comes over the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -32,6 +42,10 @@ pub struct Config {
     pub hugepages: bool,
     /// Between packets.
     pub idle: Idle,
+    /// Poll devices that are zero-copy; `None`: they interrupt.
+    pub busy_poll: Option<BusyPoll>,
+    /// System calls beyond those needed.
+    pub seccomp: Mode,
     /// The name of the TAP device; `None`: no TAP, and what is for the host is dropped.
     pub tap_name: Option<String>,
 }
@@ -44,6 +58,8 @@ impl Default for Config {
             frames_per_worker: 16_384,
             hugepages: false,
             idle: Idle::default(),
+            busy_poll: None,
+            seccomp: Mode::default(),
             tap_name: Some("penstock0".to_owned()),
         }
     }
@@ -64,6 +80,16 @@ pub enum ConfigError {
     /// Too few or too many frames.
     #[error("{0} frames a worker: 1024 to {MAX_FRAME_COUNT} are possible")]
     Frames(u32),
+    /// A budget that the kernel does not take, or a time that starves everything else.
+    #[error(
+        "busy-polling for {duration_us} us and {budget_packets} packets: 1 to 1000 us and 1 to 1024 packets are possible"
+    )]
+    BusyPoll {
+        /// Microseconds.
+        duration_us: u32,
+        /// Packets.
+        budget_packets: u32,
+    },
     /// A name that no interface can have.
     #[error("{0:?} is no interface name: 1 to 15 letters, digits, '-', '_' or '.'")]
     TapName(String),
@@ -85,6 +111,17 @@ impl Config {
         }
         if !(1024..=MAX_FRAME_COUNT).contains(&self.frames_per_worker) {
             return Err(ConfigError::Frames(self.frames_per_worker));
+        }
+        if let Some(BusyPoll {
+            duration_us,
+            budget_packets,
+        }) = self.busy_poll
+            && !((1..=1000).contains(&duration_us) && (1..=1024).contains(&budget_packets))
+        {
+            return Err(ConfigError::BusyPoll {
+                duration_us,
+                budget_packets,
+            });
         }
         match &self.tap_name {
             Some(name) if !is_interface_name(name) => Err(ConfigError::TapName(name.clone())),
@@ -161,6 +198,16 @@ mod tests {
             with(|config| config.frames_per_worker = 100),
             Err(ConfigError::Frames(100))
         );
+        for (duration_us, budget_packets) in [(0, 64), (20, 0), (1001, 64), (20, 1025)] {
+            let config = Config {
+                busy_poll: Some(BusyPoll {
+                    duration_us,
+                    budget_packets,
+                }),
+                ..Config::default()
+            };
+            assert!(matches!(config.validate(), Err(ConfigError::BusyPoll { .. })));
+        }
         for name in ["", "sixteen-letters-", "a/b", "..", "a b"] {
             let config = Config {
                 tap_name: Some(name.to_owned()),

@@ -113,6 +113,18 @@ impl<'u> Handle<'u> {
         self.writer.settle();
     }
 
+    /// When [`Self::turn`] has something to do that no descriptor tells of.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.ports.deadline_ms()
+    }
+
+    /// Whether there is something to tell the control process.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     fn collect_events(&mut self) {
         let now_seconds = self.now_ms / 1000;
         let mut heard = Vec::new();

@@ -49,6 +49,7 @@
 
 pub mod attach;
 pub mod batch;
+pub mod bell;
 pub mod config;
 pub mod counters;
 pub mod fragment;
@@ -62,6 +63,7 @@ pub mod ports;
 pub mod privileges;
 pub mod reassembly;
 pub mod sa;
+pub mod seccomp;
 pub mod server;
 pub mod stage;
 pub mod supervisor;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use dataplane::config::{Config, ConfigError, Idle, parse_cores};
+use dataplane::config::{BusyPoll, Config, ConfigError, Idle, parse_cores};
+use dataplane::seccomp::Mode;
 use dataplane::supervisor;
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +29,16 @@ struct Options {
     /// What a worker without packets does
     #[arg(long, value_enum, default_value_t)]
     idle: Idle,
+    /// Poll zero-copy devices for so many microseconds at a time instead of being interrupted; for drivers that do
+    /// it well, with napi_defer_hard_irqs and gro_flush_timeout set on the device. Devices that copy are left alone
+    #[arg(long, value_name = "MICROSECONDS")]
+    busy_poll: Option<u32>,
+    /// Packets that one poll of a device takes at most
+    #[arg(long, value_name = "PACKETS", default_value_t = 64, requires = "busy_poll")]
+    busy_poll_budget: u32,
+    /// What becomes of a system call that the dataplane has no use for once it runs
+    #[arg(long, value_enum, default_value_t)]
+    seccomp: Mode,
     /// The device by which the host's own traffic enters and leaves tunnels
     #[arg(long, default_value = "penstock0", conflicts_with = "no_tap")]
     tap_name: String,
@@ -70,6 +81,11 @@ fn main() -> ExitCode {
         frames_per_worker: options.frames_per_worker,
         hugepages: options.hugepages,
         idle: options.idle,
+        busy_poll: options.busy_poll.map(|duration_us| BusyPoll {
+            duration_us,
+            budget_packets: options.busy_poll_budget,
+        }),
+        seccomp: options.seccomp,
         tap_name: (!options.no_tap).then_some(options.tap_name),
     };
     match supervisor::run(&config, options.user.as_deref()) {

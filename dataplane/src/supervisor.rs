@@ -2,8 +2,8 @@
 //! takes everything down again.
 //!
 //! ```text
-//!  signals blocked - TAP, packet memory, socket - privileges given up - workers running -- loop -- ports drained -
-//!  workers stopped - memory unmapped
+//!  ciphers tested - signals blocked - TAP, packet memory, socket - privileges given up - workers running -
+//!  system calls restricted -- loop -- ports drained - workers stopped - memory unmapped
 //! ```
 
 use std::fs::File;
@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
+use esp_aead::SelfTestError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use southbound::WorkerStatus;
 use thiserror::Error;
 
+use crate::bell::Bell;
 use crate::config::{Config, ConfigError};
 use crate::counters::CounterSegment;
 use crate::handle::{Handle, WorkerVoice};
@@ -26,15 +28,18 @@ use crate::handoff::Handoff;
 use crate::link_watch::LinkWatch;
 use crate::ports::{PortManager, PortSettings, WorkerEnd};
 use crate::privileges::{self, PrivilegeError};
+use crate::seccomp::{self, Mode, SeccompError};
 use crate::server::{Server, Welcome};
 use crate::tables::{Limits, Tables, Writer};
 use crate::tap::Tap;
 use crate::worker::{Command, Parts, Worker, now_ns};
 use crate::xsk::{Pages, Umem, UmemConfig, UmemError};
 
-/// How often the main thread looks at workers' events and reports, which wake nobody: a neighbour is asked for, and a
-/// tunnel, at most this late.
-const INTERVAL_MS: u16 = 10;
+/// How long the main thread sleeps at most: what wakes it comes by descriptors, and what is due by the port manager's
+/// deadline; retired objects are freed at least this often.
+const LONGEST_SLEEP_MS: u64 = 200;
+/// How often the end of the ports is looked at.
+const DRAIN_INTERVAL_MS: u64 = 10;
 /// How long ports may take to come down at the end: the slowest NIC settles in two seconds.
 const DRAIN_LIMIT_MS: u64 = 8_000;
 
@@ -71,6 +76,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The ciphers.
+    #[error("{0}: no packet is protected by it")]
+    Cipher(#[from] SelfTestError),
+    /// System calls.
+    #[error("{0}")]
+    Seccomp(#[from] SeccompError),
     /// Privileges.
     #[error("{0}")]
     Privileges(#[from] PrivilegeError),
@@ -97,6 +108,8 @@ fn kernel<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StartEr
 /// See [`StartError`]; nothing is left behind.
 pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
     config.validate()?;
+    let engine = esp_aead::start()?;
+    tracing::info!(engine = engine.name(), "the ciphers give their known answers");
     let signals = block_signals().map_err(kernel("take signals"))?;
     privileges::hide_memory()?;
     let tap = open_tap(config)?;
@@ -110,6 +123,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
 
     let tables = Arc::new(Tables::new(Limits::default()));
     let (reports, reported) = unbounded();
+    let bell = Bell::new().map_err(kernel("make the bell of the workers"))?;
     let handoff = Arc::new(Handoff::new(umems.len()));
     thread::scope(|scope| {
         let mut ends = Vec::new();
@@ -122,9 +136,10 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             voices.push(voice.clone());
             let pool = umem.pool().ok_or(StartError::MemoryTaken(number))?;
             let (tables, reports, tap) = (Arc::clone(&tables), Sender::clone(&reports), tap.clone());
-            let handoff = Arc::clone(&handoff);
+            let (handoff, bell) = (Arc::clone(&handoff), bell.clone());
             let counters = segment.worker(number);
-            let (core, idle) = (config.cores.get(number).copied(), config.idle);
+            let core = config.cores.get(number).copied();
+            let (idle, busy_poll) = (config.idle, config.busy_poll);
             let body = move || {
                 pin(core);
                 // Made here: an epoch is its thread's own.
@@ -136,9 +151,11 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                     paths: voice.paths,
                     commands: obeyed,
                     reports,
+                    bell,
                     tap,
                     reads_tap: number == 0,
                     idle,
+                    busy_poll,
                     number,
                     handoff,
                 };
@@ -174,7 +191,8 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             worker_statuses(config, &umems),
             voices,
         );
-        serve(handle, &mut server, &signals)
+        restrict(config.seccomp)?;
+        serve(handle, &mut server, &signals, &bell)
     })
 }
 
@@ -191,16 +209,32 @@ impl Drop for Stops<'_> {
 }
 
 /// The loop, until a signal; then the ports come down.
-fn serve(mut handle: Handle<'_>, server: &mut Server, signals: &SignalFd) -> Result<(), StartError> {
+fn serve(
+    mut handle: Handle<'_>,
+    server: &mut Server,
+    signals: &SignalFd,
+    bell: &Bell,
+) -> Result<(), StartError> {
     tracing::info!("ready");
     loop {
-        handle.turn(now_ns() / 1_000_000);
+        bell.hear();
+        let now_ms = now_ns() / 1_000_000;
+        handle.turn(now_ms);
         server.serve(&mut handle);
         handle.settle();
         let mut waited: Vec<PollFd<'_>> = server.interests().collect();
         waited.push(PollFd::new(handle.links().as_fd(), PollFlags::POLLIN));
         waited.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
-        match poll(&mut waited, PollTimeout::from(INTERVAL_MS)) {
+        waited.push(PollFd::new(bell.as_fd(), PollFlags::POLLIN));
+        // What came up while updates were applied is told at once.
+        let sleep_ms = if server.is_connected() && handle.has_events() {
+            0
+        } else {
+            let due_ms = handle.deadline_ms().unwrap_or(u64::MAX);
+            due_ms.saturating_sub(now_ms).min(LONGEST_SLEEP_MS)
+        };
+        // At most `LONGEST_SLEEP_MS`.
+        match poll(&mut waited, PollTimeout::from(sleep_ms as u16)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(kernel("wait")(error)),
         }
@@ -221,8 +255,16 @@ fn serve(mut handle: Handle<'_>, server: &mut Server, signals: &SignalFd) -> Res
             tracing::warn!("ports did not drain in time");
             return Ok(());
         }
-        thread::sleep(std::time::Duration::from_millis(INTERVAL_MS.into()));
+        thread::sleep(std::time::Duration::from_millis(DRAIN_INTERVAL_MS));
     }
+}
+
+/// Leaves every thread only the system calls that it needs.
+fn restrict(mode: Mode) -> Result<(), SeccompError> {
+    if mode == Mode::Off {
+        tracing::warn!("system calls are not restricted");
+    }
+    seccomp::install(mode)
 }
 
 /// Blocks the signals that end the process, for this thread and those that it will start.

@@ -19,7 +19,8 @@ use nix::time::{ClockId, clock_gettime};
 use southbound::{DropReason, Event, PORT_SLOTS, PortCounter, WorkerCounter};
 
 use crate::batch::{BATCH_PACKETS, Batch, Ingress, Meta, Next, Slots};
-use crate::config::Idle;
+use crate::bell::Bell;
+use crate::config::{BusyPoll, Idle};
 use crate::counters::WorkerCounters;
 use crate::handoff::Handoff;
 use crate::hold::Hold;
@@ -104,12 +105,16 @@ pub struct Parts<'u> {
     pub commands: Receiver<Command<'u>>,
     /// To the main thread.
     pub reports: Sender<Report<'u>>,
+    /// Rung when the main thread was told something.
+    pub bell: Bell,
     /// The host's side.
     pub tap: Option<Arc<Tap>>,
     /// Whether this worker reads the TAP; one of them does.
     pub reads_tap: bool,
     /// Between packets.
     pub idle: Idle,
+    /// How devices are polled, if they are.
+    pub busy_poll: Option<BusyPoll>,
     /// Its number among the workers.
     pub number: usize,
     /// To the other workers.
@@ -121,6 +126,7 @@ struct Served<'u> {
     queue: PortQueue<'u>,
     watch: Watch,
     is_broken: bool,
+    busy_polls: bool,
 }
 
 /// One worker. See the module's text.
@@ -257,11 +263,19 @@ impl<'u> Worker<'u> {
         }
         for served in &mut self.queues {
             served.queue.refill(&mut self.pool);
-            served.queue.wake();
+            if served.busy_polls {
+                // No interrupt comes: the call is what makes the device work.
+                served.queue.nudge();
+            } else {
+                served.queue.wake();
+            }
         }
         if now_ns >= self.next_census_ns {
             self.next_census_ns = now_ns + CENSUS_INTERVAL_NS;
             self.take_census(now_ns);
+        }
+        if !(self.parts.events.is_empty() && self.parts.paths.is_empty()) {
+            self.parts.bell.ring();
         }
         if packets == 0 {
             self.parts.counters.add(WorkerCounter::PollsEmpty, 1);

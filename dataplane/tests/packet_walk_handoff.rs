@@ -7,6 +7,7 @@ mod walk;
 use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
+use dataplane::bell::Bell;
 use dataplane::config::Idle;
 use dataplane::counters::WorkerCounters;
 use dataplane::worker::{Command, Parts, Report, Worker};
@@ -57,9 +58,11 @@ fn a_worker_without_a_queue_gives_its_packets_to_one_that_has() {
         paths: Arc::clone(&gateway.paths),
         commands: obeyed,
         reports: reporting,
+        bell: Bell::new().unwrap(),
         tap: None,
         reads_tap: false,
         idle: Idle::Adaptive,
+        busy_poll: None,
         number: 1,
         handoff: Arc::clone(&gateway.handoff),
     };

@@ -496,7 +496,7 @@ fn a_socket_gets_what_is_taken_and_only_that() {
             .args([
                 "netns",
                 "exec",
-                &wire.peer_namespace,
+                wire.peer_namespace.name(),
                 "ping",
                 "-c",
                 "1",

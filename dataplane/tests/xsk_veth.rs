@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use dataplane::xsk::{
     BindError, BindRequest, CopyMode, CopyPolicy, PortQueue, QueueId, RingSizes, Umem, UmemConfig,
 };
-use rig::{Links, frame, netns::Tap, number, spec, with_gateway};
+use rig::{Links, frame, number, run, spec, tap::Tap, with_gateway};
 use southbound::{CopyMode as ReportedCopyMode, PortId, PortPhase, XdpMode};
 
 /// The taps of both hosts, by the port's number.
@@ -103,18 +103,18 @@ fn fault_73_a_link_that_goes_down_and_up_keeps_its_sockets() {
         gateway.both_up();
         let taps = taps(&links);
         for round in 1..=3 {
-            gateway.links.gateway.run("ip link set g2 down");
+            run(&gateway.links.gateway, "ip link set g2 down");
             gateway.until("port 2 is down", |gateway| {
                 taps[0].send(&frame(1, 0, 0));
                 !gateway.is_up(2)
             });
             assert_eq!(gateway.status(2).unwrap().phase, PortPhase::LinkDown);
-            gateway.links.gateway.run("ip link set g2 up");
+            run(&gateway.links.gateway, "ip link set g2 up");
             gateway.both_up();
             gateway.flows(1, &[&taps[0], &taps[0], &taps[1]], round * 10_000);
-            gateway.links.hosts.run("ip link set h1 down");
+            run(&gateway.links.hosts, "ip link set h1 down");
             gateway.until("port 1 has no carrier", |gateway| !gateway.is_up(1));
-            gateway.links.hosts.run("ip link set h1 up");
+            run(&gateway.links.hosts, "ip link set h1 up");
             gateway.both_up();
             gateway.flows(2, &[&taps[0], &taps[0], &taps[1]], round * 20_000);
         }
@@ -137,7 +137,7 @@ fn fault_67_an_interface_deleted_and_made_again_under_traffic_comes_back() {
             // The first port bound and the other one in turn: none is special.
             let gone = 1 + round as usize % 2;
             let stays = 3 - gone;
-            gateway.links.gateway.run(&format!("ip link delete g{gone}"));
+            run(&gateway.links.gateway, &format!("ip link delete g{gone}"));
             gateway.until("the port is absent", |gateway| {
                 taps[stays - 1].send(&frame(stays, 0, 0));
                 gateway.status(gone as u32).unwrap().phase == PortPhase::Absent
@@ -157,7 +157,7 @@ fn fault_67_an_interface_deleted_and_made_again_under_traffic_comes_back() {
 #[test]
 fn a_port_wanted_before_its_interface_comes_up_with_it() {
     let links = Links::new("early", 1);
-    links.gateway.run("ip link delete g1");
+    run(&links.gateway, "ip link delete g1");
     with_gateway(&links, 1, |gateway| {
         gateway.put(1);
         gateway.put(2);
@@ -174,12 +174,12 @@ fn a_port_wanted_before_its_interface_comes_up_with_it() {
 #[test]
 fn fault_68_queues_that_are_added_get_sockets() {
     let links = Links::new("queues", 4);
-    links.gateway.run("ethtool -L g1 rx 2 tx 2");
+    run(&links.gateway, "ethtool -L g1 rx 2 tx 2");
     with_gateway(&links, 1, |gateway| {
         gateway.put(1);
         gateway.until("port 1 is up", |gateway| gateway.is_up(1));
         assert_eq!(gateway.status(1).unwrap().queues.len(), 2);
-        gateway.links.gateway.run("ethtool -L g1 rx 4 tx 4");
+        run(&gateway.links.gateway, "ethtool -L g1 rx 4 tx 4");
         gateway.until("four queues are bound", |gateway| {
             gateway.is_up(1) && gateway.status(1).unwrap().queues.len() == 4
         });
@@ -211,21 +211,21 @@ fn an_mtu_that_changes_is_published_and_one_too_large_is_refused() {
     with_gateway(&links, 1, |gateway| {
         gateway.put(1);
         gateway.until("port 1 is up", |gateway| gateway.is_up(1));
-        gateway.links.gateway.run("ip link set g1 mtu 1400");
+        run(&gateway.links.gateway, "ip link set g1 mtu 1400");
         gateway.until("the MTU is known", |gateway| {
             gateway.manager.view(PortId(1)).unwrap().mtu_bytes == 1400
         });
         assert!(gateway.is_up(1));
         gateway.remove(1);
         gateway.until("port 1 is gone", |gateway| gateway.status(1).is_none());
-        gateway.links.gateway.run("ip link set g1 mtu 9000");
+        run(&gateway.links.gateway, "ip link set g1 mtu 9000");
         gateway.until("the MTU is known", |gateway| {
             gateway.watch.find("g1").unwrap().mtu_bytes == 9000
         });
         gateway.put(1);
         let status = gateway.status(1).unwrap();
         assert_eq!(status.phase, PortPhase::Refused, "{status:?}");
-        gateway.links.gateway.run("ip link set g1 mtu 1500");
+        run(&gateway.links.gateway, "ip link set g1 mtu 1500");
         gateway.until("port 1 is up", |gateway| gateway.is_up(1));
     });
 }
@@ -236,7 +236,7 @@ fn a_second_socket_on_a_queue_is_told_that_it_is_busy_and_a_queue_that_is_not_th
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                links.gateway.enter();
+                links.gateway.enter().unwrap();
                 let index = nix::net::if_::if_nametoindex("g1").unwrap();
                 let umem = Umem::new(&UmemConfig {
                     frame_count: 64,

@@ -20,8 +20,13 @@ pub(crate) struct Gateway<'m> {
 }
 
 impl<'m> Gateway<'m> {
-    /// Starts the dataplane with a worker for each queue, and control with this configuration.
-    pub(crate) fn start(machine: &'m Machine, configuration: &str, secrets: &[(&str, &str)]) -> Self {
+    /// Starts the dataplane with a worker for each queue and these more arguments, and control with this configuration.
+    pub(crate) fn start(
+        machine: &'m Machine,
+        configuration: &str,
+        secrets: &[(&str, &str)],
+        arguments: &str,
+    ) -> Self {
         let gateway = Self { machine };
         machine.run(&format!("mkdir -m 700 {FOLDER}"));
         for (name, secret) in secrets {
@@ -33,7 +38,7 @@ impl<'m> Gateway<'m> {
         let cores = cores.join(",");
         gateway.spawn(
             "penstock-dataplane",
-            &format!("--socket {FOLDER}/dataplane.sock --cores {cores} --frames-per-worker 8192"),
+            &format!("--socket {FOLDER}/dataplane.sock --cores {cores} --frames-per-worker 8192 --seccomp kill {arguments}"),
         );
         gateway.wait_for("the dataplane's socket", || {
             machine

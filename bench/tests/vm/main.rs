@@ -56,11 +56,12 @@ impl Sites {
         self.tunnel.configuration(1).replace(role, &required)
     }
 
-    fn start(&self, require_zero_copy: bool) -> Gateway<'_> {
+    fn start(&self, require_zero_copy: bool, arguments: &str) -> Gateway<'_> {
         let gateway = Gateway::start(
             &self.machine,
             &self.configuration(require_zero_copy),
             &self.tunnel.secrets(),
+            arguments,
         );
         self.wait_for_answers(&gateway);
         gateway
@@ -195,7 +196,7 @@ fn survive(sites: &Sites, gateway: &Gateway) {
 #[test]
 fn igb_carries_encrypted_traffic_without_copies_on_four_queues() {
     let sites = Sites::boot("vm-igb", Model::Igb);
-    let gateway = sites.start(false);
+    let gateway = sites.start(false, "");
     assert_granted(&gateway, "zero-copy");
     carry_traffic(&sites, &gateway);
 }
@@ -203,7 +204,7 @@ fn igb_carries_encrypted_traffic_without_copies_on_four_queues() {
 #[test]
 fn virtio_carries_encrypted_traffic_without_copies_on_four_queues() {
     let sites = Sites::boot("vm-virtio", Model::Virtio);
-    let gateway = sites.start(false);
+    let gateway = sites.start(false, "");
     assert_granted(&gateway, "zero-copy");
     carry_traffic(&sites, &gateway);
 }
@@ -211,21 +212,21 @@ fn virtio_carries_encrypted_traffic_without_copies_on_four_queues() {
 #[test]
 fn fault_73_igb_links_flap_and_its_driver_returns_under_required_zero_copy() {
     let sites = Sites::boot("vm-igb-flap", Model::Igb);
-    let gateway = sites.start(true);
+    let gateway = sites.start(true, "");
     survive(&sites, &gateway);
 }
 
 #[test]
 fn fault_73_virtio_links_flap_and_its_driver_returns_under_required_zero_copy() {
     let sites = Sites::boot("vm-vio-flap", Model::Virtio);
-    let gateway = sites.start(true);
+    let gateway = sites.start(true, "");
     survive(&sites, &gateway);
 }
 
 #[test]
 fn a_driver_that_copies_is_reported_so_and_refused_where_zero_copy_is_required() {
     let sites = Sites::boot("vm-copy", Model::VirtioWithoutIommuPlatform);
-    let gateway = sites.start(false);
+    let gateway = sites.start(false, "");
     assert_granted(&gateway, "copy");
     carry_traffic(&sites, &gateway);
 

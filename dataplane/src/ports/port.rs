@@ -19,8 +19,9 @@ const FIRST_WAIT_MS: u64 = 50;
 const LONGEST_WAIT_MS: u64 = 2_000;
 /// How long after a refusal it is tried again: somebody may have taken the foreign program away.
 const REFUSED_WAIT_MS: u64 = 10_000;
-/// Of an error as it is shown; events and answers to the control process are bounded.
-const LONGEST_ERROR_CHARACTERS: usize = 400;
+/// Characters of an error that are shown, of its beginning and of its end: answers to the control process are bounded.
+const ERROR_HEAD_CHARACTERS: usize = 200;
+const ERROR_TAIL_CHARACTERS: usize = 600;
 /// Ethernet header and one VLAN tag, which the MTU does not count.
 const LINK_HEADER_BYTES: usize = 14 + 4;
 
@@ -162,8 +163,7 @@ impl<'u> Port<'u> {
     }
 
     pub(super) fn refuse(&mut self, error: String, now_ms: u64) {
-        // The verifier can have much to say; its first words are enough here.
-        let error: String = error.chars().take(LONGEST_ERROR_CHARACTERS).collect();
+        let error = shortened(&error);
         if self.error.as_ref() != Some(&error) {
             tracing::error!(interface = self.spec.interface, "port refused: {error}");
         }
@@ -258,6 +258,17 @@ impl<'u> Port<'u> {
     }
 }
 
+/// What was tried is said first, and the reason last: between them the verifier tells what it looked at, at length.
+fn shortened(error: &str) -> String {
+    let length = error.chars().count();
+    if length <= ERROR_HEAD_CHARACTERS + ERROR_TAIL_CHARACTERS {
+        return error.to_owned();
+    }
+    let head: String = error.chars().take(ERROR_HEAD_CHARACTERS).collect();
+    let tail: String = error.chars().skip(length - ERROR_TAIL_CHARACTERS).collect();
+    format!("{head} [...] {tail}")
+}
+
 #[cfg(test)]
 mod tests {
     use southbound::{PortId, VrfId, XdpPreference};
@@ -327,6 +338,22 @@ mod tests {
         assert!(!port.view().is_up);
         assert_eq!(port.status().phase, PortPhase::LinkDown);
         assert_eq!(port.role(), Role::INTERNET.with(Role::MPLS));
+    }
+
+    #[test]
+    fn a_long_error_keeps_what_was_tried_and_why_it_failed() {
+        let verifier = "0: (bf) r6 = r1\n".repeat(1000);
+        let mut port = port();
+        port.refuse(
+            format!("port p7: refused: {verifier}R2 invalid mem access\u{e9}"),
+            1000,
+        );
+        let error = port.status().error.unwrap();
+        assert!(error.starts_with("port p7: refused: 0: (bf)"), "{error}");
+        assert!(error.ends_with("R2 invalid mem access\u{e9}"), "{error}");
+        assert!(error.chars().count() < 820);
+        port.refuse("short".into(), 1000);
+        assert_eq!(port.status().error.as_deref(), Some("short"));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use southbound::{DropReason, PORT_SLOTS, PortCounter, WorkerCounter};
 use super::{Command, Report, Served, Worker};
 use crate::stage;
 use crate::tables::PortSlot;
-use crate::xsk::{QueueId, Remedy, Watch};
+use crate::xsk::{PortQueue, QueueId, Remedy, Watch};
 
-impl Worker<'_> {
+impl<'u> Worker<'u> {
     /// Does what the main thread says.
     pub(super) fn obey(&mut self) {
         if self.parts.commands.is_empty() {
@@ -18,13 +18,14 @@ impl Worker<'_> {
                 Command::Add(slot, mut queue) => {
                     queue.refill(&mut self.pool);
                     queue.wake();
-                    // The main thread outlives its workers; a test may not care. So below.
-                    let _ = self.parts.reports.send(Report::Filled(queue.id()));
+                    self.report(Report::Filled(queue.id()));
+                    let busy_polls = self.start_busy_poll(&queue);
                     self.queues.push(Served {
                         slot,
                         queue: *queue,
                         watch: Watch::default(),
                         is_broken: false,
+                        busy_polls,
                     });
                 }
                 Command::Remove(id) => self.remove(id),
@@ -47,13 +48,38 @@ impl Worker<'_> {
         }
     }
 
+    /// Tells the main thread.
+    fn report(&self, report: Report<'u>) {
+        // The main thread outlives its workers; a test may not care.
+        let _ = self.parts.reports.send(report);
+        self.parts.bell.ring();
+    }
+
+    /// Whether the queue's device is polled from now on.
+    fn start_busy_poll(&self, queue: &PortQueue<'u>) -> bool {
+        let Some(poll) = self.parts.busy_poll else {
+            return false;
+        };
+        let id = queue.id();
+        match queue.set_busy_poll(true, poll.duration_us, poll.budget_packets) {
+            Ok(()) => {
+                tracing::info!(port = id.port, queue = id.queue, "busy-polling");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(port = id.port, queue = id.queue, %error, "no busy-polling: the device interrupts");
+                false
+            }
+        }
+    }
+
     fn remove(&mut self, id: QueueId) {
         while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
             let mut served = self.queues.swap_remove(index);
             served.queue.complete(&mut self.pool);
             self.chunks_away += served.queue.census().sum();
             // What was received and not walked yet is lost with the socket, and was never counted as received.
-            let _ = self.parts.reports.send(Report::Removed(Box::new(served.queue)));
+            self.report(Report::Removed(Box::new(served.queue)));
         }
     }
 
@@ -91,9 +117,23 @@ impl Worker<'_> {
                 // for poll does not tell.
                 served.queue.nudge();
             }
+            if remedy == Some(Remedy::LeaveBusyPoll) && served.busy_polls {
+                served.busy_polls = false;
+                let id = served.queue.id();
+                tracing::warn!(
+                    port = id.port,
+                    queue = id.queue,
+                    "nothing is sent under busy-polling: interrupts again"
+                );
+                if let Err(error) = served.queue.set_busy_poll(false, 0, 0) {
+                    tracing::warn!(port = id.port, queue = id.queue, %error, "busy-polling cannot be ended");
+                }
+            }
             let is_broken = served.queue.has_died() || remedy == Some(Remedy::Rebind);
             if is_broken && !served.is_broken {
+                // As in `report`, whose `self` is taken here.
                 let _ = self.parts.reports.send(Report::Broken(served.queue.id()));
+                self.parts.bell.ring();
             }
             served.is_broken = is_broken;
             let census = served.queue.census();

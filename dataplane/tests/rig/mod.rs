@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub mod netns;
+pub mod tap;
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,8 +17,9 @@ use dataplane::{
     worker::{Command, Report},
     xsk::{FramePool, PortQueue, Remedy, RingSizes, Sleeper, Umem, UmemConfig, Watch},
 };
-use netns::{Netns, Tap};
+use netns::Namespace;
 use southbound::{PortId, PortPhase, PortRole, PortSpec, PortStatus, VrfId, XdpPreference};
+use tap::Tap;
 
 /// The ports' MAC addresses, by number.
 pub const MACS: [[u8; 6]; 3] = [[0; 6], [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
@@ -38,6 +39,20 @@ pub fn spec(port: u32) -> PortSpec {
     }
 }
 
+/// A namespace with no packets but the test's own.
+fn quiet(stem: &str) -> Namespace {
+    let namespace = Namespace::new(stem).unwrap();
+    namespace
+        .sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+        .unwrap();
+    namespace
+}
+
+/// Runs a command line in a namespace.
+pub fn run(namespace: &Namespace, line: &str) {
+    namespace.run(line).unwrap();
+}
+
 /// The place of a port.
 pub fn slot(port: u32) -> PortSlot {
     PortSlot::new(port as usize).unwrap()
@@ -45,16 +60,16 @@ pub fn slot(port: u32) -> PortSlot {
 
 /// A gateway namespace with `g1` and `g2`, and a namespace of hosts with their other ends `h1` and `h2`.
 pub struct Links {
-    pub gateway: Netns,
-    pub hosts: Netns,
+    pub gateway: Namespace,
+    pub hosts: Namespace,
     pub queues: u32,
 }
 
 impl Links {
     pub fn new(stem: &str, queues: u32) -> Self {
         let links = Self {
-            gateway: Netns::new(&format!("{stem}-g")),
-            hosts: Netns::new(&format!("{stem}-h")),
+            gateway: quiet(&format!("xsk-{stem}-g")),
+            hosts: quiet(&format!("xsk-{stem}-h")),
             queues,
         };
         links.make(1);
@@ -62,11 +77,11 @@ impl Links {
         links
     }
 
-    /// Those that another process made, and deletes; an empty name is the namespace of this process.
+    /// Those that another process made, and deletes.
     pub fn of(gateway: &str, hosts: &str, queues: u32) -> Self {
         Self {
-            gateway: Netns::of(gateway),
-            hosts: Netns::of(hosts),
+            gateway: Namespace::of(gateway),
+            hosts: Namespace::of(hosts),
             queues,
         }
     }
@@ -74,21 +89,28 @@ impl Links {
     /// Makes the pair of a port, up at both ends.
     pub fn make(&self, port: usize) {
         let (queues, hosts) = (self.queues, self.hosts.name());
-        self.gateway.run(&format!(
-            "ip link add g{port} numrxqueues {queues} numtxqueues {queues} type veth \
-             peer name h{port} numrxqueues {queues} numtxqueues {queues} netns {hosts}"
-        ));
+        run(
+            &self.gateway,
+            &format!(
+                "ip link add g{port} numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name h{port} numrxqueues {queues} numtxqueues {queues} netns {hosts}"
+            ),
+        );
         let mac = MACS[port].map(|byte| format!("{byte:02x}")).join(":");
-        self.gateway.run(&format!("ip link set g{port} address {mac}"));
+        run(&self.gateway, &format!("ip link set g{port} address {mac}"));
         if queues > 1 {
             // Made with so many, it still uses one.
-            self.gateway
-                .run(&format!("ethtool -L g{port} rx {queues} tx {queues}"));
-            self.hosts
-                .run(&format!("ethtool -L h{port} rx {queues} tx {queues}"));
+            run(
+                &self.gateway,
+                &format!("ethtool -L g{port} rx {queues} tx {queues}"),
+            );
+            run(
+                &self.hosts,
+                &format!("ethtool -L h{port} rx {queues} tx {queues}"),
+            );
         }
-        self.gateway.run(&format!("ip link set g{port} up"));
-        self.hosts.run(&format!("ip link set h{port} up"));
+        run(&self.gateway, &format!("ip link set g{port} up"));
+        run(&self.hosts, &format!("ip link set h{port} up"));
     }
 
     pub fn tap(&self, port: u32) -> Tap {
@@ -257,7 +279,7 @@ pub fn with_gateway(links: &Links, workers: usize, body: impl FnOnce(&mut Gatewa
         let work = &work;
         scope
             .spawn(move || {
-                links.gateway.enter();
+                links.gateway.enter().unwrap();
                 let _stop = StopOnDrop(work);
                 let mut gateway = main_thread(ends, from_workers, links, work);
                 body(&mut gateway);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use crossbeam_queue::ArrayQueue;
+use dataplane::bell::Bell;
 use dataplane::config::Idle;
 use dataplane::counters::WorkerCounters;
 use dataplane::handoff::Handoff;
@@ -81,9 +82,11 @@ impl Gateway {
             paths: Arc::clone(&paths),
             commands: commanded,
             reports: reporting,
+            bell: Bell::new().unwrap(),
             tap: Some(Arc::new(Tap::over(OwnedFd::from(tap)))),
             reads_tap: true,
             idle: Idle::Spin,
+            busy_poll: None,
             number: 0,
             handoff: Arc::clone(&handoff),
         };

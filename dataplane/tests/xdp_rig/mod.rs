@@ -24,6 +24,7 @@ pub use ebpf::maps::{COUNTERS, Counters, MAX_LOCAL_ADDRESSES, NO_SOCKET, Role, V
 pub use ebpf::verdict::{Drop, Pass, Redirect, Verdict};
 pub(crate) use fixtures::packet::OUR_MAC;
 pub(crate) use fixtures::{Port, fixtures};
+pub use netns::Namespace;
 pub use nix::sched::{CloneFlags, setns, unshare};
 pub use wire::{MacAddr, SliceCursor};
 
@@ -54,22 +55,22 @@ pub fn run(command: &str) -> String {
 
 /// A veth pair: `port`, which the program is for, and `peer` in a namespace of its own, where other hosts are.
 pub struct Wire {
-    pub peer_namespace: String,
+    pub peer_namespace: Namespace,
 }
 
 impl Wire {
     pub fn new(tag: &str, queues: u32) -> Self {
-        let peer_namespace = format!("xdp-{tag}-{}", std::process::id());
-        run(&format!("ip netns add {peer_namespace}"));
-        let wire = Self { peer_namespace };
+        let wire = Self {
+            peer_namespace: Namespace::new(&format!("xdp-{tag}")).unwrap(),
+        };
         run(&format!(
             "ip link add port numrxqueues {queues} numtxqueues {queues} type veth \
              peer name peer numrxqueues {queues} numtxqueues {queues} netns {}",
-            wire.peer_namespace
+            wire.peer_namespace.name()
         ));
         run("ip link set port address 02:00:00:00:00:01 up");
         run("ip addr add 10.1.0.1/16 brd + dev port");
-        wire.peer("ip link set peer up && ip link set lo up && ip addr add 10.1.0.5/16 dev peer");
+        wire.peer("ip link set peer up && ip addr add 10.1.0.5/16 dev peer");
         // Checksums are finished by the sender: what XDP sees would go out as it is.
         wire.peer("ethtool -K peer tx off >/dev/null");
         wire.peer(
@@ -82,16 +83,15 @@ impl Wire {
     pub fn peer(&self, command: &str) -> String {
         run(&format!(
             "ip netns exec {} sh -c '{command}'",
-            self.peer_namespace
+            self.peer_namespace.name()
         ))
     }
 
     /// Runs in a thread that lives where the other hosts are.
     pub fn run_in_peer(&self, action: impl FnOnce() + Send) {
-        let namespace = File::open(format!("/run/netns/{}", self.peer_namespace)).unwrap();
         std::thread::scope(|threads| {
             let done = threads.spawn(|| {
-                setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                self.peer_namespace.enter().unwrap();
                 action();
             });
             done.join().unwrap();
@@ -100,14 +100,6 @@ impl Wire {
 
     pub fn index(&self) -> u32 {
         device::by_name("port").unwrap().index
-    }
-}
-
-impl std::ops::Drop for Wire {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.peer_namespace])
-            .status();
     }
 }
 

@@ -1,9 +1,12 @@
-//! Network namespaces that vanish with their owner.
+//! Network namespaces that vanish with their owner: what every test and benchmark of this workspace stands in.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sched::{CloneFlags, setns};
 use thiserror::Error;
 
 /// A command that did not do its part.
@@ -59,6 +62,7 @@ pub fn run(command: &mut Command) -> Result<String, CommandError> {
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    is_ours: bool,
 }
 
 impl Namespace {
@@ -83,11 +87,20 @@ impl Namespace {
             run(Command::new("ip").args(["netns", "delete", &name]))?;
         }
         run(Command::new("ip").args(["netns", "add", &name]))?;
-        let namespace = Self { name };
+        let namespace = Self { name, is_ours: true };
         namespace.ip("link set lo up")?;
         // Duplicate address detection would hold IPv6 addresses back for a second and more.
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         Ok(namespace)
+    }
+
+    /// One that somebody else made, and deletes.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            is_ours: false,
+        }
     }
 
     /// Its name under `/run/netns`.
@@ -124,6 +137,58 @@ impl Namespace {
             .args(arguments.split_whitespace()))
     }
 
+    /// Runs a batch of `ip` commands on this namespace, as fast as `ip` can.
+    ///
+    /// # Errors
+    /// [`CommandError`] where one of them fails.
+    pub fn batch(&self, lines: impl Iterator<Item = String>) -> Result<(), CommandError> {
+        let path = std::env::temp_dir().join(format!("{}-batch", self.name));
+        let write = || std::fs::write(&path, lines.collect::<Vec<_>>().join("\n"));
+        write().map_err(|source| CommandError::Start {
+            command: format!("write {}", path.display()),
+            source,
+        })?;
+        let outcome = self.ip(&format!("-batch {}", path.display()));
+        // A file in a temporary folder that cannot be removed harms nobody.
+        let _ = std::fs::remove_file(&path);
+        outcome.map(drop)
+    }
+
+    /// Makes a veth pair whose ends are both inside, up.
+    ///
+    /// # Errors
+    /// [`CommandError`] where a name is taken.
+    pub fn veth(&self, one: &str, other: &str) -> Result<(), CommandError> {
+        self.ip(&format!("link add name {one} type veth peer name {other}"))?;
+        self.ip(&format!("link set {one} up"))?;
+        self.ip(&format!("link set {other} up")).map(drop)
+    }
+
+    /// Moves the calling thread inside, for ever, and with it what it opens and starts.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn enter(&self) -> io::Result<()> {
+        let file = File::open(format!("/run/netns/{}", self.name))?;
+        setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+    }
+
+    /// What `make` opens inside; a socket stays in the namespace it was opened in.
+    ///
+    /// # Errors
+    /// What `make` answers, or without root.
+    pub fn open<T: Send>(&self, make: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        std::thread::scope(|threads| {
+            let opened = threads.spawn(|| {
+                self.enter()?;
+                make()
+            });
+            opened
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("what was to be opened panicked")))
+        })
+    }
+
     /// Sets a kernel parameter inside.
     ///
     /// # Errors
@@ -135,7 +200,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Nothing is left to tell a failure to: the name shows in `ip netns`.
-        let _ = run(Command::new("ip").args(["netns", "delete", &self.name]));
+        if self.is_ours {
+            // Nothing is left to tell a failure to: the name shows in `ip netns`.
+            let _ = run(Command::new("ip").args(["netns", "delete", &self.name]));
+        }
     }
 }
