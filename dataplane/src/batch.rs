@@ -390,15 +390,56 @@ impl<'u> Batch<'u> {
         &mut self.metas[slot]
     }
 
-    /// The packets of a word, lowest slot first, all at once: what a batch of cipher jobs is made of.
+    /// The packets of a word, lowest slot first, all at once: what a batch of cipher jobs is made of. Beside them, where
+    /// they go on.
     #[inline]
-    pub fn packets_mut(&mut self, slots: u64) -> impl Iterator<Item = (usize, &mut Frame<'u>, &mut Meta)> {
-        self.frames
+    pub fn packets_mut(
+        &mut self,
+        slots: u64,
+    ) -> (
+        impl Iterator<Item = (usize, &mut Frame<'u>, &mut Meta)>,
+        Exits<'_>,
+    ) {
+        let packets = self
+            .frames
             .iter_mut()
             .zip(self.metas.iter_mut())
             .enumerate()
             .filter(move |(slot, _)| slots & (1 << slot) != 0)
-            .filter_map(|(slot, (frame, meta))| frame.as_mut().map(|frame| (slot, frame, meta)))
+            .filter_map(|(slot, (frame, meta))| frame.as_mut().map(|frame| (slot, frame, meta)));
+        let exits = Exits {
+            reasons: &mut self.reasons,
+            edges: &mut self.edges,
+        };
+        (packets, exits)
+    }
+}
+
+/// The edges of a batch whose packets somebody holds.
+#[derive(Debug)]
+pub struct Exits<'b> {
+    reasons: &'b mut [DropReason; BATCH_PACKETS],
+    edges: &'b mut [u64; Next::COUNT],
+}
+
+impl Exits<'_> {
+    /// As [`Batch::send`].
+    #[inline(always)]
+    pub fn send(&mut self, slot: usize, next: Next) {
+        self.edges[next as usize] |= 1 << slot;
+    }
+
+    /// As [`Batch::send_all`].
+    #[inline(always)]
+    pub fn send_all(&mut self, slots: u64, next: Next) {
+        self.edges[next as usize] |= slots;
+    }
+
+    /// As [`Batch::discard`].
+    #[inline]
+    pub fn discard(&mut self, slot: usize, reason: DropReason) {
+        self.reasons[slot] = reason;
+        self.send(slot, Next::Drop);
     }
 }
 
@@ -449,6 +490,7 @@ mod tests {
         assert_eq!(
             batch
                 .packets_mut(0b101)
+                .0
                 .map(|(slot, ..)| slot)
                 .collect::<Vec<_>>(),
             [0, 2]

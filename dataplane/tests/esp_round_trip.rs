@@ -65,7 +65,9 @@ fn round_trip(umem: &'static Umem, case: &Case) {
         meta.flags.set(Flags::IPV6);
     }
     let at = match case.mode {
-        Mode::Tunnel => esp_layout::tunnel(&mut frame, &mut meta, &template, sizes, &tunnel, sequence),
+        Mode::Tunnel => {
+            esp_layout::TunnelLayout::new(&template, sizes, &tunnel).apply(&mut frame, &mut meta, sequence)
+        }
         Mode::Transport => esp_layout::transport(&mut frame, &mut meta, &template, sizes, sequence),
     }
     .unwrap();

@@ -17,7 +17,7 @@ struct Options {
     /// Milliseconds for each case
     #[arg(long, default_value_t = 400)]
     budget_ms: u64,
-    /// Only cases whose name contains this, such as "encap aes-128-gcm"
+    /// Only cases whose name contains this, such as "encap aes-128-gcm 1420 B 1 SAs"
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -36,7 +36,12 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut records = Vec::new();
     for case in Case::all() {
         let algorithm = case.algorithm.map_or("", |algorithm| algorithm.report_name);
-        let name = format!("{} {algorithm}", case.kind.name());
+        let name = format!(
+            "{} {algorithm} {} B {} SAs",
+            case.kind.name(),
+            case.size_bytes,
+            case.sas
+        );
         if name.contains(&options.only) {
             records.push(measure(&case, Duration::from_millis(options.budget_ms))?);
         }

@@ -5,7 +5,7 @@ use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::{chacha_batch, etm_batch, gcm_batch, gmac};
 use crate::job::{Job, OpenJob, SealJob, Verdict};
-use crate::material::{Family, Material, Work};
+use crate::material::{Family, Material, Shape, Work};
 
 /// Protects every job's packet and sets its verdict.
 ///
@@ -32,16 +32,35 @@ pub(crate) struct Selection {
     count: usize,
 }
 
-impl Selection {
-    const EMPTY: Self = Self {
-        positions: [0; MAX_BATCH],
-        count: 0,
-    };
+/// Every position, in order.
+const ALL_POSITIONS: [u8; MAX_BATCH] = {
+    let mut positions = [0; MAX_BATCH];
+    let mut at = 0;
+    while at < MAX_BATCH {
+        positions[at] = at as u8;
+        at += 1;
+    }
+    positions
+};
 
-    #[inline]
-    fn push(&mut self, at: usize) {
-        self.positions[self.count] = at as u8;
-        self.count += 1;
+impl Selection {
+    /// The jobs of one family.
+    fn of(family: Family, families: &[Family]) -> Self {
+        let mut selection = Self {
+            positions: ALL_POSITIONS,
+            count: families.len(),
+        };
+        if families.iter().all(|of| *of == family) {
+            return selection;
+        }
+        selection.count = 0;
+        for (at, of) in families.iter().enumerate() {
+            if *of == family {
+                selection.positions[selection.count] = at as u8;
+                selection.count += 1;
+            }
+        }
+        selection
     }
 
     /// The positions, in order.
@@ -50,35 +69,61 @@ impl Selection {
         &self.positions[..self.count]
     }
 
-    /// The same positions sorted by a size, largest sizes (64 and more) in no order among themselves.
+    /// The same positions sorted by a size, largest sizes (63 and more) in no order among themselves.
     #[inline]
-    pub(crate) fn ordered_by(&self, size_of: impl Fn(usize) -> usize) -> Self {
-        let bucket = |at: u8| size_of(usize::from(at)).min(63);
-        let mut ordered = Self {
+    pub(crate) fn ordered_by(&self, size_of: impl Fn(usize) -> usize) -> Ordered {
+        let mut ordered = Ordered {
             positions: self.positions,
+            sizes: [0; MAX_BATCH],
             count: self.count,
         };
-        let positions = self.positions();
-        if positions
-            .windows(2)
-            .all(|pair| bucket(pair[0]) == bucket(pair[1]))
-        {
+        let mut differences = 0;
+        for (size, &at) in ordered.sizes.iter_mut().zip(self.positions()) {
+            *size = size_of(usize::from(at)).min(63) as u8;
+        }
+        for size in &ordered.sizes[..self.count] {
+            differences |= size ^ ordered.sizes[0];
+        }
+        if differences == 0 {
             return ordered;
         }
+        let sizes = ordered.sizes;
         let mut ends = [0u8; 64];
-        for &at in positions {
-            ends[bucket(at)] += 1;
+        for &size in &sizes[..self.count] {
+            ends[usize::from(size)] += 1;
         }
         let mut start = 0;
         for end in &mut ends {
             (start, *end) = (start + *end, start);
         }
-        for &at in positions {
-            let slot = &mut ends[bucket(at)];
-            ordered.positions[usize::from(*slot)] = at;
-            *slot += 1;
+        for (&at, &size) in self.positions().iter().zip(&sizes) {
+            let place = &mut ends[usize::from(size)];
+            ordered.positions[usize::from(*place)] = at;
+            ordered.sizes[usize::from(*place)] = size;
+            *place += 1;
         }
         ordered
+    }
+}
+
+/// A selection sorted by a size.
+pub(crate) struct Ordered {
+    positions: [u8; MAX_BATCH],
+    sizes: [u8; MAX_BATCH],
+    count: usize,
+}
+
+impl Ordered {
+    /// The positions, smallest size first.
+    #[inline]
+    pub(crate) fn positions(&self) -> &[u8] {
+        &self.positions[..self.count]
+    }
+
+    /// The sizes of the positions, 63 standing for that and more.
+    #[inline]
+    pub(crate) fn sizes(&self) -> &[u8] {
+        &self.sizes[..self.count]
     }
 }
 
@@ -86,25 +131,24 @@ fn run<'a, J: Job<'a>>(jobs: &mut [J]) {
     for jobs in jobs.chunks_mut(MAX_BATCH) {
         let mut families = [Family::NONE; MAX_BATCH];
         let mut present = 0u64;
+        // The key of the job before: packets of one SA follow each other.
+        let mut before: Option<(&Material, Shape)> = None;
         for (job, family) in jobs.iter_mut().zip(&mut families) {
             let material = job.material();
-            *family = if material.algorithm().text_bytes(job.packet_bytes()).is_some() {
-                material.family()
+            let shape = match before {
+                Some((known, shape)) if core::ptr::eq(known, material) => shape,
+                _ => material.shape(),
+            };
+            before = Some((material, shape));
+            if shape.takes(job.packet_bytes()) {
+                *family = shape.family;
+                present |= shape.family.bit();
             } else {
                 job.set_verdict(Verdict::Malformed);
-                Family::NONE
-            };
-            present |= family.bit();
+            }
         }
         for family in Family::all_in(present) {
-            let mut selection = Selection::EMPTY;
-            for (at, _) in families[..jobs.len()]
-                .iter()
-                .enumerate()
-                .filter(|(_, of)| **of == family)
-            {
-                selection.push(at);
-            }
+            let selection = Selection::of(family, &families[..jobs.len()]);
             run_family(jobs, family, &selection);
         }
     }

@@ -1,6 +1,6 @@
 //! What an expanded key holds, by engine.
 
-use crate::algorithm::{AesKey, Algorithm, Hmac, Transform};
+use crate::algorithm::{AesKey, Algorithm, Hmac, MAX_PACKET_BYTES, Transform};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::chacha20::ChaChaKey;
 #[cfg(target_arch = "x86_64")]
@@ -56,6 +56,28 @@ pub(crate) enum Material {
         salt: [u8; 8],
         key: EtmKey,
     },
+}
+
+/// What decides whether a packet can be worked on, and by which code.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) family: Family,
+    overhead_bytes: u16,
+    /// The cipher's block where the text is a number of whole blocks and at least one, or 1.
+    block_bytes: u16,
+}
+
+impl Shape {
+    /// Whether a packet can be of this length: [`Algorithm::text_bytes`], at less cost.
+    #[inline]
+    pub(crate) fn takes(self, packet_bytes: usize) -> bool {
+        let text_bytes = packet_bytes.wrapping_sub(usize::from(self.overhead_bytes));
+        let block_bytes = usize::from(self.block_bytes);
+        packet_bytes <= MAX_PACKET_BYTES
+            && packet_bytes >= usize::from(self.overhead_bytes)
+            && text_bytes & (block_bytes - 1) == 0
+            && (block_bytes == 1 || text_bytes != 0)
+    }
 }
 
 impl Drop for Material {
@@ -283,6 +305,21 @@ impl Material {
         }
     }
 
+    /// What decides about packets.
+    #[inline]
+    pub(crate) fn shape(&self) -> Shape {
+        let algorithm = self.algorithm();
+        Shape {
+            family: self.family(),
+            overhead_bytes: algorithm.overhead_bytes() as u16,
+            block_bytes: if matches!(algorithm, Algorithm::AesCbc(..)) {
+                16
+            } else {
+                1
+            },
+        }
+    }
+
     #[inline]
     pub(crate) fn algorithm(&self) -> Algorithm {
         match self {
@@ -322,6 +359,27 @@ impl Material {
             Self::Portable(_) => size_of::<PortableKey>(),
             #[cfg(target_arch = "x86_64")]
             _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::SealKey;
+
+    #[test]
+    fn a_shape_takes_what_its_algorithm_has_text_for() {
+        for algorithm in Algorithm::ALL {
+            for engine in Engine::ALL.into_iter().filter(|engine| engine.is_usable()) {
+                let keymat = vec![7; algorithm.key_bytes()];
+                let key = SealKey::with_engine(engine, Transform::new(algorithm, true), &keymat).unwrap();
+                let shape = key.material.shape();
+                for length in (0..200).chain(MAX_PACKET_BYTES - 40..MAX_PACKET_BYTES + 40) {
+                    let expected = algorithm.text_bytes(length).is_some();
+                    assert_eq!(shape.takes(length), expected, "{algorithm:?} {length}");
+                }
+            }
         }
     }
 }

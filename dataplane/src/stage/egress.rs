@@ -9,15 +9,27 @@ use wire::flow::Tuple;
 
 use super::{Context, fit};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
-use crate::tables::{Adjacency, NeighbourAdjacency};
+use crate::tables::{Adjacency, AdjacencyIndex, NeighbourAdjacency};
 use crate::xsk::Frame;
 
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    // The neighbour of the packet before: packets of one flow follow each other.
+    let mut before: Option<(AdjacencyIndex, &NeighbourAdjacency)> = None;
     for slot in Slots::of(batch.take(Next::Egress)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
+        if let Some((known, neighbour)) = before
+            && known == meta.adjacency
+            && frame.len() <= usize::from(neighbour.mtu_bytes)
+        {
+            match rewrite(frame, meta, neighbour) {
+                Ok(()) => batch.send(slot, Next::Transmit),
+                Err(reason) => batch.discard(slot, reason),
+            }
+            continue;
+        }
         let hash = if meta.adjacency.is_group() {
             flow_hash(frame.bytes())
         } else {
@@ -25,6 +37,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         };
         match context.view.adjacency(meta.adjacency, hash) {
             Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
+                if !meta.adjacency.is_group() {
+                    before = Some((meta.adjacency, neighbour));
+                }
                 match rewrite(frame, meta, neighbour) {
                     Ok(()) => batch.send(slot, Next::Transmit),
                     Err(reason) => batch.discard(slot, reason),

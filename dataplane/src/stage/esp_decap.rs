@@ -139,7 +139,7 @@ const fn refusal_reason(refusal: Refusal) -> DropReason {
 /// One call of the cipher for all packets.
 fn open(batch: &mut Batch<'_>, slots: u64, openings: &[Opening<'_>]) -> ArrayVec<Verdict, BATCH_PACKETS> {
     let mut jobs = ArrayVec::<OpenJob<'_>, BATCH_PACKETS>::new();
-    for ((_, frame, meta), opening) in batch.packets_mut(slots).zip(openings) {
+    for ((_, frame, meta), opening) in batch.packets_mut(slots).0.zip(openings) {
         let at = usize::from(meta.upper_bytes);
         let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
         jobs.push(OpenJob::new(opening.sa.key(), packet, opening.sequence));

@@ -14,9 +14,10 @@ use arrayvec::ArrayVec;
 use esp_aead::{SealJob, Verdict};
 use southbound::{DropReason, Event, Mode, WorkerCounter};
 
-use super::{Context, esp_layout};
+use super::Context;
+use super::esp_layout::{self, TunnelLayout};
 use crate::batch::{BATCH_PACKETS, Batch, Flags, Next, Slots};
-use crate::sa::{OutboundSa, Run, Tunnel};
+use crate::sa::{OutboundSa, Tunnel};
 
 /// Packets of one SA that follow each other in the batch.
 struct Group<'w> {
@@ -25,34 +26,61 @@ struct Group<'w> {
     slots: u64,
 }
 
-/// A packet that is laid out.
-struct Sealing<'w> {
-    sa: &'w OutboundSa,
-    sequence: u64,
-    at: usize,
-}
-
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     let slots = batch.take(Next::Encap);
     if slots == 0 {
         return;
     }
-    let groups = group(batch, slots, context);
-    let mut sealings = ArrayVec::<Sealing<'_>, BATCH_PACKETS>::new();
-    let mut sealed_slots = 0;
+    let mut groups = ArrayVec::<Group<'_>, BATCH_PACKETS>::new();
+    group(batch, slots, context, &mut groups);
+    let grouped = groups.iter().fold(0, |slots, group| slots | group.slots);
+    let mut jobs = ArrayVec::<SealJob<'_>, BATCH_PACKETS>::new();
+    let mut ready = 0;
+    let (mut packets, mut exits) = batch.packets_mut(grouped);
     for group in &groups {
-        sealed_slots |= lay_out_group(batch, group, &mut sealings, context);
+        let sa = group.sa;
+        let terms = sa.terms(context.view.guard());
+        let count = group.slots.count_ones();
+        let mut numbers = sa.reserve(count);
+        let layout = TunnelLayout::new(&terms.template, sa.sizes(), group.tunnel);
+        let egress = group.tunnel.egress();
+        let (before, mut bytes) = (jobs.len(), 0);
+        for (slot, frame, meta) in packets.by_ref().take(count as usize) {
+            let Some(sequence) = numbers.next() else {
+                exits.discard(slot, DropReason::SequenceExhausted);
+                continue;
+            };
+            let inner_bytes = frame.len() as u64;
+            let laid_out = match sa.mode() {
+                Mode::Tunnel => layout.apply(frame, meta, sequence),
+                Mode::Transport => esp_layout::transport(frame, meta, &terms.template, sa.sizes(), sequence),
+            };
+            match laid_out {
+                Ok(at) => {
+                    meta.flags.set(Flags::OUTER);
+                    meta.vrf = group.tunnel.outer_vrf;
+                    meta.adjacency = egress;
+                    ready |= 1 << slot;
+                    bytes += inner_bytes;
+                    let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
+                    jobs.push(SealJob::new(sa.key(), packet, sequence));
+                }
+                Err(reason) => exits.discard(slot, reason),
+            }
+        }
+        account(group, (jobs.len() - before) as u64, bytes, context);
     }
-    if sealed_slots == 0 {
+    esp_aead::seal(&mut jobs);
+    if jobs.iter().all(|job| job.verdict == Verdict::Done) {
+        exits.send_all(ready, Next::Egress);
         return;
     }
-    let verdicts = seal(batch, sealed_slots, &sealings);
-    for (slot, verdict) in Slots::of(sealed_slots).zip(verdicts) {
-        match verdict {
-            Verdict::Done => batch.send(slot, Next::Egress),
+    for (slot, job) in Slots::of(ready).zip(&jobs) {
+        match job.verdict {
+            Verdict::Done => exits.send(slot, Next::Egress),
             // The lengths are this stage's own: cannot happen, and does not leave in clear if it does.
-            _ => batch.discard(slot, DropReason::NoHeadroom),
+            _ => exits.discard(slot, DropReason::NoHeadroom),
         }
     }
 }
@@ -62,8 +90,8 @@ fn group<'w>(
     batch: &mut Batch<'_>,
     slots: u64,
     context: &Context<'w, '_>,
-) -> ArrayVec<Group<'w>, BATCH_PACKETS> {
-    let mut groups = ArrayVec::<Group<'w>, BATCH_PACKETS>::new();
+    groups: &mut ArrayVec<Group<'w>, BATCH_PACKETS>,
+) {
     let mut before = None;
     for slot in Slots::of(slots) {
         let into = batch.meta(slot).into;
@@ -86,72 +114,22 @@ fn group<'w>(
             slots: 1 << slot,
         });
     }
-    groups
 }
 
-/// Writes everything but IV, ciphertext and ICV; answers which packets are ready.
-fn lay_out_group<'w>(
-    batch: &mut Batch<'_>,
-    group: &Group<'w>,
-    sealings: &mut ArrayVec<Sealing<'w>, BATCH_PACKETS>,
-    context: &mut Context<'w, '_>,
-) -> u64 {
+/// Counts what a group carries, and tells what it came near to.
+fn account(group: &Group<'_>, packets: u64, bytes: u64, context: &Context<'_, '_>) {
+    if packets == 0 {
+        return;
+    }
     let sa = group.sa;
-    let terms = sa.terms(context.view.guard());
-    let mut numbers: Run = sa.reserve(group.slots.count_ones());
-    let mut ready = 0;
-    let (mut packets, mut bytes) = (0, 0);
-    for slot in Slots::of(group.slots) {
-        let Some((frame, meta)) = batch.packet_mut(slot) else {
-            continue;
-        };
-        let Some(sequence) = numbers.next() else {
-            batch.discard(slot, DropReason::SequenceExhausted);
-            continue;
-        };
-        let inner_bytes = frame.len() as u64;
-        let laid_out = match sa.mode() {
-            Mode::Tunnel => {
-                esp_layout::tunnel(frame, meta, &terms.template, sa.sizes(), group.tunnel, sequence)
-            }
-            Mode::Transport => esp_layout::transport(frame, meta, &terms.template, sa.sizes(), sequence),
-        };
-        match laid_out {
-            Ok(at) => {
-                meta.flags.set(Flags::OUTER);
-                meta.vrf = group.tunnel.outer_vrf;
-                meta.adjacency = group.tunnel.egress();
-                ready |= 1 << slot;
-                packets += 1;
-                bytes += inner_bytes;
-                sealings.push(Sealing { sa, sequence, at });
-            }
-            Err(reason) => batch.discard(slot, reason),
-        }
+    context.counters.add(WorkerCounter::EspOutPackets, packets);
+    context.counters.add(WorkerCounter::EspOutBytes, bytes);
+    if let Some(kind) = sa.account(packets, bytes, context.now_seconds(), context.view.guard()) {
+        let sa = sa.terms(context.view.guard()).sa;
+        context.raise(Event::LifetimeReached { sa, kind });
     }
-    if packets != 0 {
-        context.counters.add(WorkerCounter::EspOutPackets, packets);
-        context.counters.add(WorkerCounter::EspOutBytes, bytes);
-        if let Some(kind) = sa.account(packets, bytes, context.now_seconds(), context.view.guard()) {
-            context.raise(Event::LifetimeReached { sa: terms.sa, kind });
-        }
-        if let Some(remaining) = sa.near_end() {
-            context.raise(Event::SequenceNearEnd {
-                sa: terms.sa,
-                remaining,
-            });
-        }
+    if let Some(remaining) = sa.near_end() {
+        let sa = sa.terms(context.view.guard()).sa;
+        context.raise(Event::SequenceNearEnd { sa, remaining });
     }
-    ready
-}
-
-/// One call of the cipher for all packets.
-fn seal(batch: &mut Batch<'_>, slots: u64, sealings: &[Sealing<'_>]) -> ArrayVec<Verdict, BATCH_PACKETS> {
-    let mut jobs = ArrayVec::<SealJob<'_>, BATCH_PACKETS>::new();
-    for ((_, frame, _), sealing) in batch.packets_mut(slots).zip(sealings) {
-        let packet = frame.bytes_mut().get_mut(sealing.at..).unwrap_or_default();
-        jobs.push(SealJob::new(sealing.sa.key(), packet, sealing.sequence));
-    }
-    esp_aead::seal(&mut jobs);
-    jobs.iter().map(|job| job.verdict).collect()
 }

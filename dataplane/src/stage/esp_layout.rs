@@ -12,75 +12,101 @@ use crate::xsk::Frame;
 /// The IPv4 flag "don't fragment", in the word of flags and offset.
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// Puts the outer headers before the inner packet and padding, trailer and room for the ICV behind it; answers where
-/// the ESP header begins.
-///
-/// # Errors
-/// [`DropReason::NoHeadroom`] where the frame has no room.
-#[inline]
-pub fn tunnel(
-    frame: &mut Frame<'_>,
-    meta: &mut Meta,
-    template: &OuterTemplate,
+/// How the packets of one SA in tunnel mode are laid out.
+pub struct TunnelLayout<'w> {
+    template: &'w OuterTemplate,
     sizes: EspSizes,
-    tunnel: &Tunnel,
-    sequence: u64,
-) -> Result<usize, DropReason> {
-    let inner_is_ipv6 = meta.flags.has(Flags::IPV6);
-    let inner = InnerFields::of(frame.bytes(), inner_is_ipv6);
-    let next_header = if inner_is_ipv6 {
-        IpProtocol::IPV6
-    } else {
-        IpProtocol::IPV4
-    };
-    append_trailer(frame, frame.len(), next_header, sizes)?;
-    let headers = template.bytes();
-    let iv_bytes = usize::from(sizes.iv_bytes);
-    // The sequence number follows the template.
-    let grown = frame
-        .grow_front(headers.len() + 4 + iv_bytes)
-        .ok_or(DropReason::NoHeadroom)?;
-    let (front, rest) = grown.split_at_mut(headers.len());
-    front.copy_from_slice(headers);
-    if let Some(low) = rest.first_chunk_mut() {
-        *low = (sequence as u32).to_be_bytes();
+    tunnel: &'w Tunnel,
+}
+
+impl<'w> TunnelLayout<'w> {
+    /// With the headers and sizes of an SA, by the rules of its tunnel.
+    #[inline]
+    #[must_use]
+    pub fn new(template: &'w OuterTemplate, sizes: EspSizes, tunnel: &'w Tunnel) -> Self {
+        Self {
+            template,
+            sizes,
+            tunnel,
+        }
     }
-    let total_bytes = frame.len() as u16;
-    let class = ecn::encapsulate(inner.class, tunnel.dscp, tunnel.ecn);
-    let hops = match tunnel.ttl {
-        TtlPolicy::Set(hops) => hops,
-        TtlPolicy::Copy => inner.hops,
-    };
-    let ip_bytes = template.ip_bytes();
-    if template.is_ipv6() {
-        meta.flags.set(Flags::IPV6);
-        write_v6(
-            frame.bytes_mut(),
-            total_bytes - ip_bytes as u16,
-            class,
-            hops,
-            inner.label,
-        );
-    } else {
-        meta.flags.clear(Flags::IPV6);
-        let dont_fragment = match tunnel.df {
-            DfPolicy::Copy => inner.dont_fragment,
-            DfPolicy::Set => true,
-            DfPolicy::Clear => false,
+
+    /// Puts the outer headers before the inner packet and padding, trailer and room for the ICV behind it; answers where
+    /// the ESP header begins.
+    ///
+    /// # Errors
+    /// [`DropReason::NoHeadroom`] where the frame has no room.
+    #[inline(always)]
+    pub fn apply(&self, frame: &mut Frame<'_>, meta: &mut Meta, sequence: u64) -> Result<usize, DropReason> {
+        let inner_is_ipv6 = meta.flags.has(Flags::IPV6);
+        let inner = InnerFields::of(frame.bytes(), inner_is_ipv6);
+        let next_header = if inner_is_ipv6 {
+            IpProtocol::IPV6
+        } else {
+            IpProtocol::IPV4
         };
-        write_v4(
-            frame.bytes_mut(),
-            template.header_sum(),
-            total_bytes,
-            class,
-            hops,
-            dont_fragment,
-            sequence as u16,
-        );
+        append_trailer(frame, frame.len(), next_header, self.sizes)?;
+        let iv_bytes = usize::from(self.sizes.iv_bytes);
+        // The sequence number follows the template.
+        let header_bytes = self.template.bytes().len();
+        frame
+            .grow_front(header_bytes + 4 + iv_bytes)
+            .ok_or(DropReason::NoHeadroom)?;
+        let total_bytes = frame.len() as u16;
+        let bytes = frame.bytes_mut();
+        let low = (sequence as u32).to_be_bytes();
+        // Lengths that the compiler knows, for the copies to be a store or two.
+        match header_bytes {
+            24 => write_headers::<24>(bytes, self.template, low),
+            32 => write_headers::<32>(bytes, self.template, low),
+            44 => write_headers::<44>(bytes, self.template, low),
+            _ => write_headers::<52>(bytes, self.template, low),
+        }
+        let class = ecn::encapsulate(inner.class, self.tunnel.dscp, self.tunnel.ecn);
+        let hops = match self.tunnel.ttl {
+            TtlPolicy::Set(hops) => hops,
+            TtlPolicy::Copy => inner.hops,
+        };
+        let ip_bytes = self.template.ip_bytes();
+        if self.template.is_ipv6() {
+            meta.flags.set(Flags::IPV6);
+            write_v6(bytes, total_bytes - ip_bytes as u16, class, hops, inner.label);
+        } else {
+            meta.flags.clear(Flags::IPV6);
+            let dont_fragment = match self.tunnel.df {
+                DfPolicy::Copy => inner.dont_fragment,
+                DfPolicy::Set => true,
+                DfPolicy::Clear => false,
+            };
+            let constant_sum = self.template.header_sum();
+            write_v4(
+                bytes,
+                constant_sum,
+                total_bytes,
+                class,
+                hops,
+                dont_fragment,
+                sequence as u16,
+            );
+        }
+        meta.upper_bytes = ip_bytes as u16;
+        write_udp_length(bytes, ip_bytes, self.template.udp_bytes());
+        Ok(ip_bytes + self.template.udp_bytes())
     }
-    meta.upper_bytes = ip_bytes as u16;
-    write_udp_length(frame.bytes_mut(), ip_bytes, template.udp_bytes());
-    Ok(ip_bytes + template.udp_bytes())
+}
+
+/// The template's `N` bytes and the low half of the sequence number at the packet's front.
+#[inline(always)]
+fn write_headers<const N: usize>(bytes: &mut [u8], template: &OuterTemplate, low: [u8; 4]) {
+    if let (Some((front, rest)), Some(headers)) = (
+        bytes.split_first_chunk_mut::<N>(),
+        template.bytes().first_chunk::<N>(),
+    ) {
+        *front = *headers;
+        if let Some(field) = rest.first_chunk_mut() {
+            *field = low;
+        }
+    }
 }
 
 /// Puts UDP and ESP header between the IP header, with the extension headers that stay before ESP, and the payload, and
@@ -146,13 +172,26 @@ fn append_trailer(
     let grown = frame
         .grow_back(pad + esp::TRAILER_BYTES + usize::from(sizes.icv_bytes))
         .ok_or(DropReason::NoHeadroom)?;
-    let (padding, rest) = grown.split_at_mut(pad);
-    esp::fill_padding(padding);
-    if let Some(trailer) = rest.first_chunk_mut() {
-        *trailer = [pad_bytes, next_header.0];
+    // Whatever is written beyond the trailer lies in the room for the ICV.
+    match grown.first_chunk_mut::<8>() {
+        Some(word) if pad <= 6 => {
+            let trailer = u64::from(pad_bytes) | u64::from(next_header.0) << 8;
+            let padding = PADDING & !(u64::MAX << (8 * pad));
+            *word = (padding | trailer << (8 * pad)).to_le_bytes();
+        }
+        _ => {
+            let (padding, rest) = grown.split_at_mut(pad);
+            esp::fill_padding(padding);
+            if let Some(trailer) = rest.first_chunk_mut() {
+                *trailer = [pad_bytes, next_header.0];
+            }
+        }
     }
     Ok(())
 }
+
+/// The first bytes of any padding (RFC 4303 section 2.4), the first one lowest.
+const PADDING: u64 = 0x0807_0605_0403_0201;
 
 /// What the outer header takes from the inner one.
 struct InnerFields {

@@ -10,15 +10,16 @@ use southbound::DropReason;
 
 use super::{Context, hop};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
-use crate::tables::AdjacencyIndex;
+use crate::tables::{AdjacencyIndex, VrfIndex};
 
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    let mut before = Before::default();
     for slot in Slots::of(batch.take(Next::Forward)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        let index = route(frame.bytes(), meta, context);
+        let index = route(frame.bytes(), meta, &mut before, context);
         meta.adjacency = index;
         match index {
             AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL if !meta.flags.has(Flags::OUTER) => {
@@ -47,17 +48,27 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     }
 }
 
+/// The answer for the IPv4 packet before: packets of one flow follow each other.
+#[derive(Default)]
+struct Before(Option<(VrfIndex, [u8; 4], AdjacencyIndex)>);
+
 #[inline(always)]
-fn route(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> AdjacencyIndex {
+fn route(bytes: &[u8], meta: &Meta, before: &mut Before, context: &Context<'_, '_>) -> AdjacencyIndex {
     if meta.flags.has(Flags::IPV6) {
-        match bytes.get(24..40).and_then(|octets| octets.first_chunk::<16>()) {
+        return match bytes.get(24..40).and_then(|octets| octets.first_chunk::<16>()) {
             Some(octets) => context.view.route_v6(meta.vrf, Ipv6Addr::from_octets(*octets)),
             None => AdjacencyIndex::NO_ROUTE,
-        }
-    } else {
-        match bytes.get(16..20).and_then(|octets| octets.first_chunk::<4>()) {
-            Some(octets) => context.view.route_v4(meta.vrf, Ipv4Addr::from_octets(*octets)),
-            None => AdjacencyIndex::NO_ROUTE,
+        };
+    }
+    let Some(octets) = bytes.get(16..20).and_then(|octets| octets.first_chunk::<4>()) else {
+        return AdjacencyIndex::NO_ROUTE;
+    };
+    match before.0 {
+        Some((vrf, destination, index)) if vrf == meta.vrf && destination == *octets => index,
+        _ => {
+            let index = context.view.route_v4(meta.vrf, Ipv4Addr::from_octets(*octets));
+            before.0 = Some((meta.vrf, *octets, index));
+            index
         }
     }
 }

@@ -65,9 +65,8 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
 ) where
     GcmKey<RK, PW>: GcmFamily + 'a,
 {
-    let vectors = |jobs: &[J], at: u8| gcm::vectors(jobs[usize::from(at)].packet_bytes() - 32);
     let order = selection.ordered_by(|at| gcm::vectors(jobs[at].packet_bytes() - 32));
-    let mut rest = order.positions();
+    let (mut rest, mut sizes) = (order.positions(), order.sizes());
     let Some(filler) = rest
         .first()
         .and_then(|&at| GcmFamily::view(jobs[usize::from(at)].material()))
@@ -84,15 +83,18 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
     };
     let mut groups: [Group<'a, GcmKey<RK, PW>>; 2] = [empty(), empty()];
     let mut turn = 0;
-    while let Some(&first) = rest.first() {
-        let size = vectors(jobs, first);
-        let together = size <= GV
-            && rest
+    while let (Some(&first), Some(&size)) = (rest.first(), sizes.first()) {
+        let together = usize::from(size) <= GV
+            && sizes
                 .first_chunk::<INTERLEAVED>()
-                .is_some_and(|all| all.iter().all(|&at| vectors(jobs, at) == size));
+                .is_some_and(|all| all.iter().all(|other| *other == size));
         let count = if together { INTERLEAVED } else { 1 };
+        let material = jobs[usize::from(first)].material();
         for &ahead in rest.iter().skip(PREFETCH_PACKETS).take(count) {
-            prefetch(jobs[usize::from(ahead)].material());
+            let ahead = jobs[usize::from(ahead)].material();
+            if !core::ptr::eq(ahead, material) {
+                prefetch(ahead);
+            }
         }
         let group = &mut groups[turn];
         group.count = count;
@@ -105,7 +107,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
             group.keys[i] = view.key;
             group.rows[i] = prepare(&mut jobs[at], view.salt, view.esn);
         }
-        rest = &rest[count..];
+        (rest, sizes) = (&rest[count..], &sizes[count..]);
         turn ^= 1;
         crypt_group::<J, RK, PW, GV, KARATSUBA>(jobs, &groups[turn]);
         groups[turn].count = 0;
