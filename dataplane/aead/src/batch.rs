@@ -44,16 +44,20 @@ const ALL_POSITIONS: [u8; MAX_BATCH] = {
 };
 
 impl Selection {
+    /// All of so many jobs.
+    const fn all(count: usize) -> Self {
+        Self {
+            positions: ALL_POSITIONS,
+            count,
+        }
+    }
+
     /// The jobs of one family.
     fn of(family: Family, families: &[Family]) -> Self {
         let mut selection = Self {
             positions: ALL_POSITIONS,
-            count: families.len(),
+            count: 0,
         };
-        if families.iter().all(|of| *of == family) {
-            return selection;
-        }
-        selection.count = 0;
         for (at, of) in families.iter().enumerate() {
             if *of == family {
                 selection.positions[selection.count] = at as u8;
@@ -142,13 +146,17 @@ fn run<'a, J: Job<'a>>(jobs: &mut [J]) {
             before = Some((material, shape));
             if shape.takes(job.packet_bytes()) {
                 *family = shape.family;
-                present |= shape.family.bit();
             } else {
                 job.set_verdict(Verdict::Malformed);
             }
+            present |= family.bit();
         }
         for family in Family::all_in(present) {
-            let selection = Selection::of(family, &families[..jobs.len()]);
+            let selection = if present == family.bit() {
+                Selection::all(jobs.len())
+            } else {
+                Selection::of(family, &families[..jobs.len()])
+            };
             run_family(jobs, family, &selection);
         }
     }

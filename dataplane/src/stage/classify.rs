@@ -22,16 +22,18 @@ use crate::batch::{Batch, Flags, Ingress, Meta, Next, Slots};
 
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
+    let (mut plain, mut esp) = (0, 0);
     for slot in Slots::of(batch.take(Next::Classify)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        if let Some((packet_bytes, next)) = usual(frame.bytes()) {
+        if let Some((packet_bytes, is_esp)) = usual(frame.bytes()) {
             // Both hold: `usual` saw that many bytes.
             let _ = frame.shrink_front(ethernet::HEADER_BYTES);
             frame.truncate(packet_bytes);
             meta.upper_bytes = ipv4::HEADER_BYTES as u16;
-            batch.send(slot, next);
+            esp |= u64::from(is_esp) << slot;
+            plain |= u64::from(!is_esp) << slot;
             continue;
         }
         let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
@@ -54,12 +56,14 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             Err(reason) => batch.discard(slot, reason),
         }
     }
+    batch.send_all(esp, Next::Decap);
+    batch.send_all(plain, Next::PolicyOut);
 }
 
 /// The usual frame, seen through at one look: IPv4 without options or tags, sound, whole, and of a kind that is no
-/// business of ours but to forward it, or ESP. Answers the packet's length and its way; `None` says nothing.
+/// business of ours but to forward it, or ESP. Answers the packet's length and whether it is ESP; `None` says nothing.
 #[inline(always)]
-fn usual(bytes: &[u8]) -> Option<(usize, Next)> {
+fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
     let (link, packet) = bytes.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
     let (header, upper) = packet.split_first_chunk::<{ ipv4::HEADER_BYTES }>()?;
     let upper = upper.first_chunk::<4>()?;
@@ -72,13 +76,13 @@ fn usual(bytes: &[u8]) -> Option<(usize, Next)> {
         && Sum::new().bytes(header).is_valid()
         && !matches!(header[12], 0 | 127 | 224..)
         && !matches!(header[16], 0 | 127 | 224..);
-    let next = match IpProtocol(header[9]) {
-        IpProtocol::ESP => Next::Decap,
-        IpProtocol::TCP => Next::PolicyOut,
-        IpProtocol::UDP if u16::from_be_bytes([upper[2], upper[3]]) != NAT_TRAVERSAL_PORT => Next::PolicyOut,
+    let is_esp = match IpProtocol(header[9]) {
+        IpProtocol::ESP => true,
+        IpProtocol::TCP => false,
+        IpProtocol::UDP if u16::from_be_bytes([upper[2], upper[3]]) != NAT_TRAVERSAL_PORT => false,
         _ => return None,
     };
-    is_sound.then_some((packet_bytes, next))
+    is_sound.then_some((packet_bytes, is_esp))
 }
 
 /// Runs the stage for the host's packets. What the host sends to one of our own addresses goes the way of everything

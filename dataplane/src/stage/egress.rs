@@ -16,6 +16,7 @@ use crate::xsk::Frame;
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     // The neighbour of the packet before: packets of one flow follow each other.
     let mut before: Option<(AdjacencyIndex, &NeighbourAdjacency)> = None;
+    let mut leaving = 0;
     for slot in Slots::of(batch.take(Next::Egress)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -25,7 +26,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             && frame.len() <= usize::from(neighbour.mtu_bytes)
         {
             match rewrite(frame, meta, neighbour) {
-                Ok(()) => batch.send(slot, Next::Transmit),
+                Ok(()) => leaving |= 1 << slot,
                 Err(reason) => batch.discard(slot, reason),
             }
             continue;
@@ -41,7 +42,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
                     before = Some((meta.adjacency, neighbour));
                 }
                 match rewrite(frame, meta, neighbour) {
-                    Ok(()) => batch.send(slot, Next::Transmit),
+                    Ok(()) => leaving |= 1 << slot,
                     Err(reason) => batch.discard(slot, reason),
                 }
             }
@@ -84,6 +85,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             }
         }
     }
+    batch.send_all(leaving, Next::Transmit);
 }
 
 /// The same for every packet of a flow.

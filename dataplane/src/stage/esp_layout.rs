@@ -54,14 +54,6 @@ impl<'w> TunnelLayout<'w> {
             .ok_or(DropReason::NoHeadroom)?;
         let total_bytes = frame.len() as u16;
         let bytes = frame.bytes_mut();
-        let low = (sequence as u32).to_be_bytes();
-        // Lengths that the compiler knows, for the copies to be a store or two.
-        match header_bytes {
-            24 => write_headers::<24>(bytes, self.template, low),
-            32 => write_headers::<32>(bytes, self.template, low),
-            44 => write_headers::<44>(bytes, self.template, low),
-            _ => write_headers::<52>(bytes, self.template, low),
-        }
         let class = ecn::encapsulate(inner.class, self.tunnel.dscp, self.tunnel.ecn);
         let hops = match self.tunnel.ttl {
             TtlPolicy::Set(hops) => hops,
@@ -70,6 +62,10 @@ impl<'w> TunnelLayout<'w> {
         let ip_bytes = self.template.ip_bytes();
         if self.template.is_ipv6() {
             meta.flags.set(Flags::IPV6);
+            match header_bytes {
+                44 => write_headers::<44>(bytes, self.template, sequence),
+                _ => write_headers::<52>(bytes, self.template, sequence),
+            }
             write_v6(bytes, total_bytes - ip_bytes as u16, class, hops, inner.label);
         } else {
             meta.flags.clear(Flags::IPV6);
@@ -78,16 +74,19 @@ impl<'w> TunnelLayout<'w> {
                 DfPolicy::Set => true,
                 DfPolicy::Clear => false,
             };
-            let constant_sum = self.template.header_sum();
-            write_v4(
-                bytes,
-                constant_sum,
-                total_bytes,
+            // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence
+            // number's.
+            let fields = FieldsV4 {
                 class,
+                total_bytes,
                 hops,
-                dont_fragment,
-                sequence as u16,
-            );
+                identification: if dont_fragment { 0 } else { sequence as u16 },
+                fragment: if dont_fragment { DONT_FRAGMENT } else { 0 },
+            };
+            match header_bytes {
+                24 => write_headers_v4::<24>(bytes, self.template, sequence, &fields),
+                _ => write_headers_v4::<32>(bytes, self.template, sequence, &fields),
+            }
         }
         meta.upper_bytes = ip_bytes as u16;
         write_udp_length(bytes, ip_bytes, self.template.udp_bytes());
@@ -95,17 +94,65 @@ impl<'w> TunnelLayout<'w> {
     }
 }
 
-/// The template's `N` bytes and the low half of the sequence number at the packet's front.
+/// The template's `N` bytes and the low half of the sequence number at the packet's front. The compiler knows the length,
+/// for the copy to be a store or two.
 #[inline(always)]
-fn write_headers<const N: usize>(bytes: &mut [u8], template: &OuterTemplate, low: [u8; 4]) {
+fn write_headers<const N: usize>(bytes: &mut [u8], template: &OuterTemplate, sequence: u64) {
     if let (Some((front, rest)), Some(headers)) = (
         bytes.split_first_chunk_mut::<N>(),
         template.bytes().first_chunk::<N>(),
     ) {
         *front = *headers;
-        if let Some(field) = rest.first_chunk_mut() {
-            *field = low;
+        if let Some(low) = rest.first_chunk_mut() {
+            *low = (sequence as u32).to_be_bytes();
         }
+    }
+}
+
+/// What differs from packet to packet in an outer IPv4 header.
+struct FieldsV4 {
+    class: TrafficClass,
+    total_bytes: u16,
+    identification: u16,
+    fragment: u16,
+    hops: u8,
+}
+
+/// The same for an IPv4 header, its fields put between the template's, where that is zero: in whole words, which cost
+/// one store each.
+#[inline(always)]
+fn write_headers_v4<const N: usize>(
+    bytes: &mut [u8],
+    template: &OuterTemplate,
+    sequence: u64,
+    fields: &FieldsV4,
+) {
+    let (Some((front, rest)), Some(headers)) = (
+        bytes.split_first_chunk_mut::<N>(),
+        template.bytes().first_chunk::<N>(),
+    ) else {
+        return;
+    };
+    // Summed from the fields: reading the header back would wait for the stores.
+    let checksum = Sum::new()
+        .word(template.header_sum())
+        .word(u16::from(fields.class.0))
+        .word(fields.total_bytes)
+        .word(fields.identification)
+        .word(fields.fragment)
+        .word(u16::from(fields.hops) << 8)
+        .checksum();
+    let first = u64::from(fields.class.0) << 48
+        | u64::from(fields.total_bytes) << 32
+        | u64::from(fields.identification) << 16
+        | u64::from(fields.fragment);
+    let second = u64::from(fields.hops) << 56 | u64::from(checksum) << 32;
+    let word = |at: usize| headers[at..].first_chunk().copied().unwrap_or_default();
+    front[..8].copy_from_slice(&(u64::from_ne_bytes(word(0)) | first.to_be()).to_ne_bytes());
+    front[8..16].copy_from_slice(&(u64::from_ne_bytes(word(8)) | second.to_be()).to_ne_bytes());
+    front[16..].copy_from_slice(&headers[16..]);
+    if let Some(low) = rest.first_chunk_mut() {
+        *low = (sequence as u32).to_be_bytes();
     }
 }
 
@@ -231,42 +278,6 @@ impl InnerFields {
             }
         }
     }
-}
-
-#[inline(always)]
-fn write_v4(
-    bytes: &mut [u8],
-    constant_sum: u16,
-    total_bytes: u16,
-    class: TrafficClass,
-    hops: u8,
-    dont_fragment: bool,
-    identification: u16,
-) {
-    let Some(header) = bytes.first_chunk_mut::<{ ipv4::HEADER_BYTES }>() else {
-        return;
-    };
-    // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence number's.
-    let (identification, fragment) = if dont_fragment {
-        (0, DONT_FRAGMENT)
-    } else {
-        (identification, 0)
-    };
-    header[1] = class.0;
-    header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
-    header[4..6].copy_from_slice(&identification.to_be_bytes());
-    header[6..8].copy_from_slice(&fragment.to_be_bytes());
-    header[8] = hops;
-    // Summed from the fields: reading the header back would wait for the stores above.
-    let checksum = Sum::new()
-        .word(constant_sum)
-        .word(u16::from(class.0))
-        .word(total_bytes)
-        .word(identification)
-        .word(fragment)
-        .word(u16::from(hops) << 8)
-        .checksum();
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[inline(always)]

@@ -15,6 +15,7 @@ use crate::tables::{AdjacencyIndex, VrfIndex};
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     let mut before = Before::default();
+    let (mut into_tunnels, mut out_of_ports) = (0, 0);
     for slot in Slots::of(batch.take(Next::Forward)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -40,12 +41,14 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
                 Some(_) if meta.flags.has(Flags::OUTER) => batch.discard(slot, DropReason::TunnelLoop),
                 Some(tunnel) => {
                     meta.into = Some(tunnel);
-                    batch.send(slot, Next::Midchain);
+                    into_tunnels |= 1 << slot;
                 }
-                None => batch.send(slot, Next::Egress),
+                None => out_of_ports |= 1 << slot,
             },
         }
     }
+    batch.send_all(into_tunnels, Next::Midchain);
+    batch.send_all(out_of_ports, Next::Egress);
 }
 
 /// The answer for the IPv4 packet before: packets of one flow follow each other.

@@ -23,6 +23,7 @@ struct Open<'w> {
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     // The tunnel of the packet before: packets of one flow follow each other.
     let mut before: Option<(TunnelIndex, Open<'_>)> = None;
+    let mut fitting = 0;
     for slot in Slots::of(batch.take(Next::Midchain)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -62,8 +63,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         {
             context.counters.add(WorkerCounter::MssClamped, 1);
         }
-        batch.send(slot, Next::Encap);
+        fitting |= 1 << slot;
     }
+    batch.send_all(fitting, Next::Encap);
 }
 
 /// The tunnel, or why not; no reason where its packets are to wait for an SA.

