@@ -3,6 +3,7 @@
 
 pub mod eavesdropper;
 pub mod gateway;
+pub mod http;
 pub mod iperf;
 pub mod pipeline;
 pub mod prober;

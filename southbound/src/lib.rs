@@ -71,7 +71,7 @@ pub use sa::{Lifetime, LifetimeLimit, Mode, ReplayWindow, ReplayWindowError, SaS
 pub use selector::{Endpoint, ProtocolMatch, SelectorPair, ValueRange};
 pub use status::{
     CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SaStatus, Status,
-    TunnelStatus, VlanStatus, WorkerStatus, XdpMode,
+    TunnelStatus, TunnelTotals, VlanStatus, WorkerStatus, XdpMode,
 };
 pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, TtlPolicy, TunnelSpec};
 pub use update::{Rejection, Update};

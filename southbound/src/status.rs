@@ -84,6 +84,31 @@ pub struct SaStatus {
     pub age_seconds: u64,
 }
 
+/// What a tunnel carried, over all the SAs that it ever had in this instance of the dataplane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelTotals {
+    /// Packets opened and accepted.
+    pub in_packets: u64,
+    /// Bytes of inner packets opened and accepted.
+    pub in_bytes: u64,
+    /// Packets sealed.
+    pub out_packets: u64,
+    /// Bytes of inner packets sealed.
+    pub out_bytes: u64,
+    /// Packets dropped as replayed, too old, damaged or outside the selectors.
+    pub drop_packets: u64,
+}
+
+impl std::ops::AddAssign for TunnelTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.in_packets += other.in_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_packets += other.out_packets;
+        self.out_bytes += other.out_bytes;
+        self.drop_packets += other.drop_packets;
+    }
+}
+
 /// A tunnel and what its path allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelStatus {
@@ -97,6 +122,8 @@ pub struct TunnelStatus {
     pub outer_mtu_bytes: u16,
     /// Largest inner packet in bytes.
     pub inner_mtu_bytes: u16,
+    /// What it carried.
+    pub totals: TunnelTotals,
 }
 
 /// Where a port is in its life.

@@ -13,5 +13,5 @@ mod server;
 
 pub use client::{Client, ClientError};
 pub use protocol::{ExitCode, Frame, Noun, Request, SCHEMA};
-pub use report::Reporter;
+pub use report::{Reporter, tunnel_state};
 pub use server::{Command, Replies, Role, Server};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use southbound::{
     CopyMode, DropReason, Endpoint, LabelOperation, LabelVia, NeighbourState, NextHop, Nhlfe, PORT_SLOTS,
-    PolicyAction, PortCounter, PortPhase, PortRole, ProtocolMatch, SaDirection, Status, VrfId, WorkerCounter,
+    PolicyAction, PortCounter, PortPhase, PortRole, ProtocolMatch, SaDirection, Status, TunnelStatus, VrfId, WorkerCounter,
     XdpMode,
 };
 
@@ -49,17 +49,17 @@ impl Reporter<'_> {
                 let refusals = self.installer.refusals().get(&tunnel.name);
                 json!({
                     "name": tunnel.name,
-                    "state": match (&tunnel.outbound, refusals) {
-                        (Some(_), None) => "up",
-                        (Some(_), Some(_)) => "degraded",
-                        (None, Some(_)) => "refused",
-                        (None, None) => "down",
-                    },
+                    "state": tunnel_state(tunnel, refusals.is_some()),
                     "local": configured.map(|tunnel| tunnel.local),
                     "remote": configured.map(|tunnel| tunnel.remote),
                     "spi_out": tunnel.outbound.map(|sa| spi(sa.spi)),
                     "outer_mtu_bytes": tunnel.outer_mtu_bytes,
                     "inner_mtu_bytes": tunnel.inner_mtu_bytes,
+                    "in_packets": tunnel.totals.in_packets,
+                    "in_bytes": tunnel.totals.in_bytes,
+                    "out_packets": tunnel.totals.out_packets,
+                    "out_bytes": tunnel.totals.out_bytes,
+                    "drop_packets": tunnel.totals.drop_packets,
                     "reasons": refusals.cloned().unwrap_or_default(),
                 })
             }
@@ -270,6 +270,17 @@ impl Reporter<'_> {
             NextHop::Unreachable => "unreachable".into(),
             NextHop::Blackhole => "blackhole".into(),
         }
+    }
+}
+
+/// How a tunnel stands; some of its SAs may be refused.
+#[must_use]
+pub fn tunnel_state(tunnel: &TunnelStatus, is_refused: bool) -> &'static str {
+    match (&tunnel.outbound, is_refused) {
+        (Some(_), false) => "up",
+        (Some(_), true) => "degraded",
+        (None, true) => "refused",
+        (None, false) => "down",
     }
 }
 

@@ -46,6 +46,11 @@ pub(super) struct AdminSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct MetricsSection {
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) certificate_file: Option<Spanned<String>>,
+    pub(super) key_file: Option<Spanned<String>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) max_tunnel_series: Option<Spanned<u32>>,
 }
 
 /// `[[vrf]]`: a routing table with a name.

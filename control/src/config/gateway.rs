@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use toml::Spanned;
 
 use super::file::File;
 use super::key_file::KeyAccess;
+use super::metrics::Metrics;
 use super::policy::{Policy, PolicyTarget};
 use super::port::{Port, is_interface_name};
 use super::problem::Problems;
@@ -33,13 +33,6 @@ pub struct Admin {
     pub group: Option<String>,
     /// The users that may change things, besides root and the daemon's own.
     pub users: Vec<String>,
-}
-
-/// The Prometheus endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metrics {
-    /// Where it listens.
-    pub listen: SocketAddr,
 }
 
 /// Everything that the configuration says.
@@ -346,11 +339,7 @@ impl Builder {
         if let Some(section) = &file.metrics
             && self.take(source, "section", "metrics", section.span())
         {
-            let listen = match &section.get_ref().listen {
-                None => Some(SocketAddr::from(([127, 0, 0, 1], 9185))),
-                Some(text) => source.value(text, "an address and port, such as 127.0.0.1:9185"),
-            };
-            self.gateway.metrics = listen.map(|listen| Metrics { listen });
+            self.gateway.metrics = Metrics::new(source, section.get_ref());
         }
     }
 

@@ -8,6 +8,7 @@
 mod file;
 mod gateway;
 mod key_file;
+mod metrics;
 mod policy;
 mod port;
 mod problem;
@@ -15,8 +16,9 @@ mod selector;
 mod source;
 mod tunnel;
 
-pub use gateway::{Admin, Gateway, Loaded, Metrics};
+pub use gateway::{Admin, Gateway, Loaded};
 pub use key_file::KeyAccess;
+pub use metrics::{Metrics, MetricsTls, MetricsUser};
 pub use policy::{Policy, PolicyTarget};
 pub use port::Port;
 pub use problem::{Problem, Problems};

@@ -1,7 +1,6 @@
 //! Answers to the command line, and to the daemon's own questions.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use southbound::{NeighbourState, Query, Status};
@@ -9,7 +8,6 @@ use tracing::{info, warn};
 
 use super::supervisor::Daemon;
 use crate::admin::{Command, ExitCode, Frame, Noun, Replies, Reporter, Request, Role};
-use crate::exporter::Snapshot;
 use crate::plane::WorkerBlock;
 
 /// Records of one frame.
@@ -22,6 +20,10 @@ pub(super) enum Purpose {
     LogPorts,
     /// Neighbours whose event may have been lost.
     ResolveNeighbours,
+    /// Where the workers run.
+    NoteWorkers,
+    /// A request of the HTTP endpoint, by its number.
+    Gather(u64),
     /// The command line.
     Show {
         noun: Noun,
@@ -126,6 +128,17 @@ impl Daemon {
                 self.log_ports(records);
                 true
             }
+            Purpose::NoteWorkers => {
+                self.workers = records
+                    .iter()
+                    .filter_map(|record| match record {
+                        Status::Worker(worker) => Some(worker.clone()),
+                        _ => None,
+                    })
+                    .collect();
+                true
+            }
+            Purpose::Gather(number) => self.gathered(*number, records, last),
             Purpose::ResolveNeighbours => {
                 for record in records {
                     if let Status::Neighbour(neighbour) = record
@@ -231,11 +244,11 @@ impl Daemon {
             .collect()
     }
 
-    fn blocks(&self) -> Option<Vec<WorkerBlock>> {
+    pub(super) fn blocks(&self) -> Option<Vec<WorkerBlock>> {
         self.link.as_ref()?.counters.as_ref()?.read().ok()
     }
 
-    fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         let netlink = self.mirror.statistics();
         let welcome = self.link.as_ref().and_then(|link| link.welcome);
         json!({
@@ -258,27 +271,6 @@ impl Daemon {
             "netlink_route_resyncs": netlink.route_resyncs,
             "netlink_undecodable": netlink.undecodable,
         })
-    }
-
-    /// What a scrape shows.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            blocks: self.blocks().unwrap_or_default(),
-            ports: self.ports.values().cloned().collect(),
-            is_dataplane_up: self.plane_state() == "up",
-            generation: self.link.as_ref().map_or(0, |link| link.session.generation()),
-            tunnels: self.gateway.tunnels.len() as u64,
-            refused_tunnels: self.installer.refusals().len() as u64,
-            sas: self.installer.sa_counts(),
-            routes: self.desired.route_counts(),
-            neighbours: self.desired.neighbour_count(),
-            netlink: self.mirror.statistics(),
-            is_reload_good: !matches!(self.last_reload, Some(Err(_))),
-            reload_seconds: self
-                .config_taken
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0.0, |since| since.as_secs_f64()),
-        }
     }
 
     /// Logs each port whose report differs from the last one.

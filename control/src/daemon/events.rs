@@ -11,6 +11,7 @@ use crate::plane::Object;
 
 impl Daemon {
     pub(super) fn event(&mut self, event: Event) {
+        *self.raised.entry(kind(&event)).or_default() += 1;
         match event {
             Event::NeighbourNeeded { port, address } => self.mirror.resolve(port, address),
             Event::PortChanged { .. } => self.ask(Query::Ports, Purpose::LogPorts),
@@ -76,11 +77,40 @@ impl Daemon {
         }
     }
 
+    /// Asks the dataplane where it can be asked now.
     pub(super) fn ask(&mut self, query: Query, purpose: Purpose) {
+        let _ = self.try_ask(query, purpose);
+    }
+
+    /// Asks the dataplane; `false` where it cannot be asked now.
+    pub(super) fn try_ask(&mut self, query: Query, purpose: Purpose) -> bool {
         if let Some(link) = &mut self.link
             && let Some(number) = link.session.ask(query)
         {
             self.questions.insert(number, Question::new(purpose));
+            return true;
         }
+        false
+    }
+}
+
+/// The label of an event in metrics.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Acquire { .. } => "acquire",
+        Event::LifetimeReached {
+            kind: LifetimeKind::Soft,
+            ..
+        } => "lifetime_soft",
+        Event::LifetimeReached {
+            kind: LifetimeKind::Hard,
+            ..
+        } => "lifetime_hard",
+        Event::SequenceNearEnd { .. } => "sequence_near_end",
+        Event::NeighbourNeeded { .. } => "neighbour_needed",
+        Event::PathMtuChanged { .. } => "path_mtu_changed",
+        Event::PeerMoved { .. } => "peer_moved",
+        Event::PortChanged { .. } => "port_changed",
+        Event::EventsLost { .. } => "events_lost",
     }
 }

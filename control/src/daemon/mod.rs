@@ -6,6 +6,7 @@
 mod allowance;
 mod answers;
 mod events;
+mod gather;
 mod reload;
 mod supervisor;
 

@@ -5,18 +5,19 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use southbound::{ChannelError, PortStatus, Query, Status, ToControl};
+use southbound::{ChannelError, PortStatus, Query, Status, ToControl, WorkerStatus};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::allowance::Allowance;
 use super::answers::{Purpose, Question};
+use super::gather::Gathering;
 use super::reload::PendingReload;
 use crate::admin::{Command, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
-use crate::exporter::{self, Snapshot};
+use crate::exporter::{self, Credentials, Endpoint, History, IkeFigures, Scrape};
 use crate::install::{Installer, Ledger, LedgerError};
 use crate::netlink::Mirror;
 use crate::plane::{Backoff, Connection, Counters, Desired, Notice, Phase, Session, Welcome};
@@ -110,12 +111,25 @@ pub struct Daemon {
     pub(super) config_taken: SystemTime,
     /// The ports as last reported, by interface.
     pub(super) ports: BTreeMap<String, PortStatus>,
+    /// The workers as last reported.
+    pub(super) workers: Vec<WorkerStatus>,
     pub(super) rejections: Allowance,
     pub(super) strangers: Allowance,
+    /// Requests of the HTTP endpoint that wait for answers of the dataplane.
+    pub(super) gatherings: HashMap<u64, Gathering>,
+    pub(super) next_gathering: u64,
+    pub(super) history: History,
+    /// What the dataplane raised, by event.
+    pub(super) raised: BTreeMap<&'static str, u64>,
+    /// Connections to a dataplane, and those that found another instance.
+    pub(super) connections: [u64; 2],
+    last_instance: Option<u64>,
+    /// What the IKE engine tells of itself.
+    pub(super) ike_figures: IkeFigures,
     backoff: Backoff,
     next_attempt: tokio::time::Instant,
     commands: mpsc::Receiver<Command>,
-    scrapes: mpsc::Receiver<oneshot::Sender<Snapshot>>,
+    scrapes: mpsc::Receiver<Scrape>,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
@@ -128,7 +142,7 @@ enum Wake {
     Connect,
     Kernel(io::Result<()>),
     Command(Command),
-    Scrape(oneshot::Sender<Snapshot>),
+    Scrape(Scrape),
     Reload,
     Stop,
     Tick,
@@ -149,8 +163,25 @@ impl Daemon {
         tokio::spawn(server.serve(sender));
         let (sender, scrapes) = mpsc::channel(MAX_WAITING_COMMANDS);
         if let Some(metrics) = &gateway.metrics {
-            let listener = exporter::listen(metrics.listen).map_err(fault("the metrics endpoint"))?;
-            tokio::spawn(exporter::serve(listener, sender));
+            let what = fault("the metrics endpoint");
+            let endpoint = Endpoint {
+                listener: exporter::listen(metrics.listen).map_err(what)?,
+                tls: metrics
+                    .tls
+                    .as_ref()
+                    .map(exporter::acceptor)
+                    .transpose()
+                    .map_err(what)?,
+                credentials: metrics
+                    .user
+                    .as_ref()
+                    .map(|user| Credentials::read(&user.user, &user.password_file))
+                    .transpose()
+                    .map_err(what)?,
+                max_tunnel_series: metrics.max_tunnel_series,
+                scrapes: sender,
+            };
+            tokio::spawn(endpoint.serve());
         }
         Ok(Self {
             options,
@@ -165,6 +196,14 @@ impl Daemon {
             last_reload: None,
             config_taken: SystemTime::now(),
             ports: BTreeMap::new(),
+            workers: Vec::new(),
+            gatherings: HashMap::new(),
+            next_gathering: 0,
+            history: History::default(),
+            raised: BTreeMap::new(),
+            connections: [0; 2],
+            last_instance: None,
+            ike_figures: IkeFigures::default(),
             rejections: Allowance::new(20, Duration::from_secs(10)),
             strangers: Allowance::new(10, Duration::from_secs(10)),
             backoff: Backoff::default(),
@@ -212,11 +251,13 @@ impl Daemon {
                     }
                 }
                 Wake::Command(command) => self.command(command),
-                // A scraper that left needs no answer.
-                Wake::Scrape(reply) => drop(reply.send(self.snapshot())),
+                Wake::Scrape(scrape) => self.gather(scrape),
                 Wake::Reload => self.begin_reload(None, false),
                 Wake::Stop => break,
-                Wake::Tick => self.reload_deadline(),
+                Wake::Tick => {
+                    self.reload_deadline();
+                    self.remember_traffic();
+                }
             }
         }
         info!("stopped; the dataplane goes on with what it holds");
@@ -283,6 +324,7 @@ impl Daemon {
         self.link = None;
         self.next_attempt = tokio::time::Instant::now() + self.backoff.pause();
         self.abandon_questions();
+        self.abandon_gatherings();
     }
 
     fn received(&mut self, message: ToControl, descriptor: Option<std::os::fd::OwnedFd>) {
@@ -311,6 +353,10 @@ impl Daemon {
                     workers = welcome.workers,
                     "connected to the dataplane"
                 );
+                self.connections[0] += 1;
+                if self.last_instance.replace(welcome.instance) != Some(welcome.instance) {
+                    self.connections[1] += 1;
+                }
                 if let Some(link) = &mut self.link {
                     link.welcome = Some(welcome);
                 }
@@ -326,6 +372,7 @@ impl Daemon {
             Notice::Synced(removed) => {
                 self.installer.swept(&self.desired);
                 self.ask(Query::Ports, Purpose::LogPorts);
+                self.ask(Query::Workers, Purpose::NoteWorkers);
                 info!(removed, "the dataplane holds what it should");
             }
             Notice::Event(event) => self.event(event),

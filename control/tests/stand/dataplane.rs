@@ -232,6 +232,13 @@ fn status(query: Query, update: &Update) -> Option<Status> {
             outbound: None,
             outer_mtu_bytes: 1500,
             inner_mtu_bytes: 1438,
+            totals: southbound::TunnelTotals {
+                in_packets: 5,
+                in_bytes: 500,
+                out_packets: 7,
+                out_bytes: 700,
+                drop_packets: 1,
+            },
         })),
         (Query::Sas, Update::InstallSa(sa)) => Some(Status::Sa(SaStatus {
             sa: sa.reference(),

@@ -26,7 +26,7 @@ type Digest = u64;
 pub(super) struct Record {
     generation: u64,
     digest: Digest,
-    tunnel: TunnelIndex,
+    pub(super) tunnel: TunnelIndex,
     // The place in the arena, for outbound SAs.
     pub(super) place: u32,
     counter_mode: bool,
@@ -290,10 +290,13 @@ impl Writer {
             .tunnels
             .get(record.tunnel.0)
             .and_then(|slot| slot.load(guard));
+        // A batch under way may still count on the SA; it is past its drain time, where there is any rekey.
+        let totals = self.sa_totals(name, &record, guard);
         if let Some(tunnel) = tunnel
             && let Some(state) = self.tunnels.get_mut(&tunnel.id)
         {
             state.sas -= 1;
+            state.retired += totals;
             if state.selected == Some(*name) {
                 state.selected = None;
                 // Before it is retired: no batch finds it after this.

@@ -1,11 +1,14 @@
 //! Answers to questions.
 
+use std::collections::HashMap;
+
 use southbound::{
-    NeighbourState, NeighbourStatus, PolicyStatus, RouteStatus, SaDirection, SaStatus, Status, Transform,
-    TunnelStatus,
+    NeighbourState, NeighbourStatus, PolicyStatus, RouteStatus, SaDirection, SaRef, SaStatus, Status,
+    Transform, TunnelStatus, TunnelTotals,
 };
 
 use super::Writer;
+use super::sas::Record;
 use crate::tables::publish::Guard;
 
 impl Writer {
@@ -70,6 +73,10 @@ impl Writer {
     pub fn tunnel_status(&self) -> Vec<Status> {
         let guard = &Guard::pin();
         let view = self.tables.view(guard);
+        let mut live: HashMap<u32, TunnelTotals> = HashMap::with_capacity(self.tunnels.len());
+        for (name, record) in self.sas.iter() {
+            *live.entry(record.tunnel.0).or_default() += self.sa_totals(&name, record, guard);
+        }
         self.tunnels
             .values()
             .filter_map(|state| {
@@ -86,9 +93,36 @@ impl Writer {
                     outbound: state.selected,
                     outer_mtu_bytes,
                     inner_mtu_bytes,
+                    totals: {
+                        let mut totals = state.retired;
+                        totals += live.get(&state.index.0).copied().unwrap_or_default();
+                        totals
+                    },
                 }))
             })
             .collect()
+    }
+
+    /// What one SA carried.
+    pub(super) fn sa_totals(&self, name: &SaRef, record: &Record, guard: &Guard) -> TunnelTotals {
+        match name.direction {
+            SaDirection::Inbound => self.tables.sad.get(name.spi, guard).map(|sa| TunnelTotals {
+                in_packets: sa.usage().packets(),
+                in_bytes: sa.usage().bytes(),
+                drop_packets: sa.failures().iter().sum(),
+                ..TunnelTotals::default()
+            }),
+            SaDirection::Outbound => self
+                .tables
+                .outbound
+                .get(record.place, guard)
+                .map(|sa| TunnelTotals {
+                    out_packets: sa.usage().packets(),
+                    out_bytes: sa.usage().bytes(),
+                    ..TunnelTotals::default()
+                }),
+        }
+        .unwrap_or_default()
     }
 
     /// Every route, as installed.

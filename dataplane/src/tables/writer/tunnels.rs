@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use southbound::{IpPrefix, Mode, Rejection, SaRef, TunnelId, TunnelSpec};
+use southbound::{IpPrefix, Mode, Rejection, SaRef, TunnelId, TunnelSpec, TunnelTotals};
 
 use super::links::LinkKey;
 use super::{Writer, table_full};
@@ -26,6 +26,8 @@ pub(super) struct TunnelState {
     pub(super) selected: Option<SaRef>,
     /// How many SAs it has.
     pub(super) sas: usize,
+    /// What its SAs carried that were removed.
+    pub(super) retired: TunnelTotals,
     outer_vrf: VrfIndex,
     /// The neighbour that the way out leads to, where the peer is on the link.
     neighbour: Option<LinkKey>,
@@ -98,6 +100,7 @@ impl Writer {
             spec: None,
             selected: None,
             sas: 0,
+            retired: TunnelTotals::default(),
             outer_vrf,
             neighbour: None,
         });
