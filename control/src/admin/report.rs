@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use southbound::{
     CopyMode, DropReason, Endpoint, LabelOperation, LabelVia, NeighbourState, NextHop, Nhlfe, PORT_SLOTS,
-    PolicyAction, PortCounter, PortPhase, PortRole, ProtocolMatch, SaDirection, Status, TunnelStatus, VrfId, WorkerCounter,
-    XdpMode,
+    PolicyAction, PortCounter, PortPhase, PortRole, ProtocolMatch, SaDirection, Status, TunnelStatus, VrfId,
+    WorkerCounter, XdpMode,
 };
 
 use crate::config::Gateway;
