@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder};
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
@@ -24,6 +24,8 @@ pub struct Certificate {
     public_key: Vec<u8>,
     key_kind: PublicKeyKind,
     names: Vec<Identity>,
+    /// How key ids name it (RFC 5280 section 4.2.1.2).
+    key_id: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Certificate {
@@ -69,8 +71,13 @@ impl Certificate {
         if let Some((_, alternative)) = alternative {
             names.extend(alternative.0.iter().filter_map(identity_of));
         }
+        let key_id = tbs
+            .get_extension::<SubjectKeyIdentifier>()
+            .map_err(|_| bad("subject key identifier"))?
+            .map(|(_, id)| id.0.as_bytes().to_vec());
         Ok(Self {
             der: der.to_vec(),
+            key_id,
             subject: tbs.subject().to_der().map_err(|_| bad("subject"))?,
             public_key_info: info.to_der().map_err(|_| bad("key is not readable"))?,
             public_key,
@@ -89,8 +96,8 @@ impl Certificate {
         Identity::DistinguishedName(self.subject.clone())
     }
 
-    /// Whether the certificate speaks for `identity` (RFC 4945 section 3.1): its subject, or one of its subject
-    /// alternative names; a wildcard stands for exactly one leading label.
+    /// Whether the certificate speaks for `identity` (RFC 4945 section 3.1): its subject, one of its subject alternative
+    /// names, or its subject key identifier; a wildcard stands for exactly one leading label.
     pub fn names(&self, identity: &Identity) -> bool {
         match identity {
             Identity::DistinguishedName(name) => same_name(name, &self.subject),
@@ -103,6 +110,7 @@ impl Certificate {
                 },
                 _ => false,
             }),
+            Identity::KeyId(id) => self.key_id.as_ref() == Some(id),
             other => self.names.contains(other),
         }
     }
@@ -255,15 +263,31 @@ fn identity_of(name: &GeneralName) -> Option<Identity> {
     })
 }
 
-/// Whether two DER names have the same attributes; string types and case may differ.
-fn same_name(a: &[u8], b: &[u8]) -> bool {
+/// Whether two DER names have the same attributes in the same or the opposite order; string types and case may differ.
+pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
-    match (Name::from_der(a), Name::from_der(b)) {
-        (Ok(a), Ok(b)) => a.to_string().eq_ignore_ascii_case(&b.to_string()),
+    let attributes = |der: &[u8]| {
+        let name = Name::from_der(der).ok()?;
+        let each = name.iter_rdn().map(|part| part.to_string().to_ascii_lowercase());
+        Some(each.collect::<Vec<_>>())
+    };
+    match (attributes(a), attributes(b)) {
+        (Some(a), Some(b)) => a == b || a.iter().eq(b.iter().rev()),
         _ => false,
     }
+}
+
+/// The DER of a name in text (RFC 4514).
+pub(crate) fn name_from_text(text: &str) -> Option<Vec<u8>> {
+    // Spaces after the comma are common and not in the grammar.
+    let mut packed = text.trim().to_owned();
+    while packed.contains(", ") {
+        packed = packed.replace(", ", ",");
+    }
+    let name: Name = packed.parse().ok()?;
+    name.to_der().ok().filter(|_| !name.is_empty())
 }
 
 /// A DER distinguished name as text for logs; control characters never get through.
@@ -351,7 +375,49 @@ mod tests {
             assert!(!leaf.names(&Identity::from_text(no)), "{no}");
         }
         assert!(leaf.names(&leaf.subject()));
+        assert!(leaf.names(&Identity::from_text("cn=GW.example.org")));
+        assert!(!leaf.names(&Identity::from_text("CN=gw.example.net")));
+        assert!(!leaf.names(&Identity::KeyId(vec![])));
         assert!(!leaf.names(&Identity::DistinguishedName(vec![])));
+    }
+
+    #[test]
+    fn revoked_certificates_are_refused() {
+        let (ca, mut ca_params, ca_key) = issue(&[], None, true);
+        ca_params.key_usages = vec![
+            rcgen::KeyUsagePurpose::CrlSign,
+            rcgen::KeyUsagePurpose::KeyCertSign,
+        ];
+        let issuer = rcgen::Issuer::new(ca_params, ca_key);
+        let certificate = |serial: u64| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            params.serial_number = Some(serial.into());
+            Certificate::parse(params.signed_by(&key, &issuer).unwrap().der()).unwrap()
+        };
+        let (good, bad) = (certificate(7), certificate(8));
+        let day = |day| rcgen::date_time_ymd(2026, 1, day);
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: day(1),
+            next_update: day(30),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: 8.into(),
+                revocation_time: day(1),
+                reason_code: Some(rcgen::RevocationReason::KeyCompromise),
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&issuer).unwrap();
+        let list = [RevocationList::parse(list.der()).unwrap()];
+        let authorities = [Authority::parse(&ca).unwrap()];
+        assert!(verify_chain(&good, &[], &authorities, &list, NOW).is_ok());
+        assert!(verify_chain(&bad, &[], &authorities, &[], NOW).is_ok());
+        let refused = verify_chain(&bad, &[], &authorities, &list, NOW).unwrap_err();
+        assert!(refused.to_string().to_lowercase().contains("revoked"), "{refused}");
+        assert!(RevocationList::parse(&[0x30, 0x80]).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) struct Seed {
 
 /// SKEYSEED of a first exchange: prf(Ni | Nr, g^ir).
 pub(crate) fn first_seed(prf: Prf, seed: &Seed, shared: &KeyMaterial) -> KeyMaterial {
-    let nonces = [seed.nonce_i.as_slice(), seed.nonce_r.as_slice()].concat();
+    let nonces = [prf.seed_nonce(&seed.nonce_i), prf.seed_nonce(&seed.nonce_r)].concat();
     prf.compute(&nonces, &[shared.expose()])
 }
 

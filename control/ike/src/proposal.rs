@@ -45,6 +45,8 @@ impl IkeSuite {
     pub(crate) fn wireshark_names(&self) -> (String, &'static str) {
         let cipher = match self.cipher {
             IkeCipher::AesGcm16(bits) => format!("AES-GCM-{bits} with 16 octet ICV [RFC5282]"),
+            IkeCipher::AesGcm12(bits) => format!("AES-GCM-{bits} with 12 octet ICV [RFC5282]"),
+            IkeCipher::AesGcm8(bits) => format!("AES-GCM-{bits} with 8 octet ICV [RFC5282]"),
             IkeCipher::ChaCha20Poly1305 => "ChaCha20-Poly1305 [RFC7634]".to_owned(),
             IkeCipher::AesCbc(bits) => format!("AES-CBC-{bits} [RFC3602]"),
             IkeCipher::AesCtr(bits) => format!("AES-CTR-{bits} [RFC5930]"),
@@ -56,6 +58,8 @@ impl IkeSuite {
             Some(IkeIntegrity::HmacSha256_128) => "HMAC_SHA2_256_128 [RFC4868]",
             Some(IkeIntegrity::HmacSha384_192) => "HMAC_SHA2_384_192 [RFC4868]",
             Some(IkeIntegrity::HmacSha512_256) => "HMAC_SHA2_512_256 [RFC4868]",
+            // Wireshark has no name for these: it decrypts all the same where the tag is not checked.
+            Some(IkeIntegrity::AesXcbc96 | IkeIntegrity::AesCmac96) => "ANY 96-bits of Authentication [No Checking]",
         };
         (cipher, integrity)
     }
@@ -482,6 +486,10 @@ fn describe_one(t: Transform, protocol: Protocol) -> String {
         (TransformType::ENCR, 21) => format!("aes{bits}gmac"),
         (TransformType::ENCR, 28) => "chacha20poly1305".into(),
         (TransformType::PRF, 2) => "prfsha1".into(),
+        (TransformType::PRF, 4) => "prfaesxcbc".into(),
+        (TransformType::PRF, 8) => "prfaescmac".into(),
+        (TransformType::INTEG, 5) => "aesxcbc".into(),
+        (TransformType::INTEG, 8) => "aescmac".into(),
         (TransformType::PRF, 5) => "prfsha256".into(),
         (TransformType::PRF, 6) => "prfsha384".into(),
         (TransformType::PRF, 7) => "prfsha512".into(),

@@ -71,6 +71,12 @@ fn ike_cipher(token: &str) -> Option<IkeCipher> {
         "aes128gcm16" | "aes128gcm" => IkeCipher::AesGcm16(128),
         "aes192gcm16" | "aes192gcm" => IkeCipher::AesGcm16(192),
         "aes256gcm16" | "aes256gcm" => IkeCipher::AesGcm16(256),
+        "aes128gcm12" => IkeCipher::AesGcm12(128),
+        "aes192gcm12" => IkeCipher::AesGcm12(192),
+        "aes256gcm12" => IkeCipher::AesGcm12(256),
+        "aes128gcm8" => IkeCipher::AesGcm8(128),
+        "aes192gcm8" => IkeCipher::AesGcm8(192),
+        "aes256gcm8" => IkeCipher::AesGcm8(256),
         "chacha20poly1305" => IkeCipher::ChaCha20Poly1305,
         "aes128" => IkeCipher::AesCbc(128),
         "aes192" => IkeCipher::AesCbc(192),
@@ -104,6 +110,10 @@ impl FromStr for IkeProposal {
                     "sha256" => proposal.integrity.push(IkeIntegrity::HmacSha256_128),
                     "sha384" => proposal.integrity.push(IkeIntegrity::HmacSha384_192),
                     "sha512" => proposal.integrity.push(IkeIntegrity::HmacSha512_256),
+                    "aesxcbc" => proposal.integrity.push(IkeIntegrity::AesXcbc96),
+                    "aescmac" => proposal.integrity.push(IkeIntegrity::AesCmac96),
+                    "prfaesxcbc" => proposal.prfs.push(Prf::AesXcbc),
+                    "prfaescmac" => proposal.prfs.push(Prf::AesCmac),
                     "prfsha1" => proposal.prfs.push(Prf::HmacSha1),
                     "prfsha256" => proposal.prfs.push(Prf::HmacSha256),
                     "prfsha384" => proposal.prfs.push(Prf::HmacSha384),
@@ -149,6 +159,8 @@ fn prf_of(integrity: IkeIntegrity) -> Prf {
         IkeIntegrity::HmacSha256_128 => Prf::HmacSha256,
         IkeIntegrity::HmacSha384_192 => Prf::HmacSha384,
         IkeIntegrity::HmacSha512_256 => Prf::HmacSha512,
+        IkeIntegrity::AesXcbc96 => Prf::AesXcbc,
+        IkeIntegrity::AesCmac96 => Prf::AesCmac,
     }
 }
 
@@ -390,10 +402,11 @@ mod tests {
             (
                 "Android 11",
                 &[
-                    "aes256ctr-aes256-aes192-aes128-sha512-sha384-sha256-prfsha512-prfsha384-prfsha256-modp4096\
-                -x25519-modp3072-modp2048",
-                    "chacha20poly1305-aes256gcm16-aes192gcm16-aes128gcm16-prfsha512\
-                -prfsha384-prfsha256-modp4096-x25519-modp3072-modp2048",
+                    "aes256ctr-aes256-aes192ctr-aes192-aes128ctr-aes128-sha512-sha384-sha256-aesxcbc-aescmac-prfsha512\
+                -prfsha384-prfsha256-prfaesxcbc-prfaescmac-prfsha1-modp4096-x25519-modp3072-modp2048",
+                    "chacha20poly1305-aes256gcm16-aes256gcm12-aes256gcm8-aes192gcm16-aes192gcm12-aes192gcm8-aes128gcm16\
+                -aes128gcm12-aes128gcm8-prfsha512-prfsha384-prfsha256-prfaesxcbc-prfaescmac-prfsha1-modp4096-x25519\
+                -modp3072-modp2048",
                 ],
                 None,
                 Some("aes256gcm16-prfsha384-x25519"),

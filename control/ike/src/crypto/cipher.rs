@@ -9,12 +9,16 @@ use southbound::KeyMaterial;
 
 use crate::error::{Error, Result};
 
+use super::mac::{AesMac, AesMacKind};
 use super::random::Random;
 
 /// Encryption transforms that IKE SAs may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum IkeCipher {
     AesGcm16(u16),
+    /// AES-GCM with a tag of 12 or 8 bytes.
+    AesGcm12(u16),
+    AesGcm8(u16),
     ChaCha20Poly1305,
     AesCbc(u16),
     AesCtr(u16),
@@ -28,6 +32,8 @@ impl IkeCipher {
             Self::TripleDes => (3, None),
             Self::AesCbc(bits) => (12, Some(bits)),
             Self::AesCtr(bits) => (13, Some(bits)),
+            Self::AesGcm8(bits) => (18, Some(bits)),
+            Self::AesGcm12(bits) => (19, Some(bits)),
             Self::AesGcm16(bits) => (20, Some(bits)),
             Self::ChaCha20Poly1305 => (28, None),
         }
@@ -35,16 +41,30 @@ impl IkeCipher {
 
     /// Whether it authenticates by itself, so that no integrity transform goes with it.
     pub(crate) fn is_aead(self) -> bool {
-        matches!(self, Self::AesGcm16(_) | Self::ChaCha20Poly1305)
+        matches!(
+            self,
+            Self::AesGcm16(_) | Self::AesGcm12(_) | Self::AesGcm8(_) | Self::ChaCha20Poly1305
+        )
     }
 
     /// Bytes of SK_e: the key, and the salt or nonce of counter modes.
     pub(crate) fn key_bytes(self) -> usize {
         match self {
-            Self::AesGcm16(bits) | Self::AesCtr(bits) => usize::from(bits / 8) + 4,
+            Self::AesGcm16(bits) | Self::AesGcm12(bits) | Self::AesGcm8(bits) | Self::AesCtr(bits) => {
+                usize::from(bits / 8) + 4
+            }
             Self::ChaCha20Poly1305 => 36,
             Self::AesCbc(bits) => usize::from(bits / 8),
             Self::TripleDes => 24,
+        }
+    }
+
+    /// Bytes of the tag of an AEAD.
+    fn tag_bytes(self) -> usize {
+        match self {
+            Self::AesGcm8(_) => 8,
+            Self::AesGcm12(_) => 12,
+            _ => 16,
         }
     }
 
@@ -71,16 +91,26 @@ pub(crate) enum IkeIntegrity {
     HmacSha256_128,
     HmacSha384_192,
     HmacSha512_256,
+    AesXcbc96,
+    AesCmac96,
+}
+
+/// An integrity transform with its key.
+enum Mac {
+    Hmac(hmac::Key),
+    Aes(AesMac),
 }
 
 impl IkeIntegrity {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::HmacSha1_96,
         Self::HmacSha256_128,
         Self::HmacSha384_192,
         Self::HmacSha512_256,
+        Self::AesXcbc96,
+        Self::AesCmac96,
     ];
 
     /// Transform type 3 identifier.
@@ -90,6 +120,8 @@ impl IkeIntegrity {
             Self::HmacSha256_128 => 12,
             Self::HmacSha384_192 => 13,
             Self::HmacSha512_256 => 14,
+            Self::AesXcbc96 => 5,
+            Self::AesCmac96 => 8,
         }
     }
 
@@ -99,30 +131,39 @@ impl IkeIntegrity {
             Self::HmacSha256_128 => 32,
             Self::HmacSha384_192 => 48,
             Self::HmacSha512_256 => 64,
+            Self::AesXcbc96 | Self::AesCmac96 => 16,
         }
     }
 
     fn icv_bytes(self) -> usize {
         match self {
-            Self::HmacSha1_96 => 12,
+            Self::HmacSha1_96 | Self::AesXcbc96 | Self::AesCmac96 => 12,
             _ => self.key_bytes() / 2,
         }
     }
 
-    fn key(self, bytes: &[u8]) -> hmac::Key {
+    fn key(self, bytes: &[u8]) -> Result<Mac> {
         let algorithm = match self {
             Self::HmacSha1_96 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::HmacSha256_128 => hmac::HMAC_SHA256,
             Self::HmacSha384_192 => hmac::HMAC_SHA384,
             Self::HmacSha512_256 => hmac::HMAC_SHA512,
+            Self::AesXcbc96 => return Ok(Mac::Aes(AesMac::new(AesMacKind::Xcbc, bytes)?)),
+            Self::AesCmac96 => return Ok(Mac::Aes(AesMac::new(AesMacKind::Cmac, bytes)?)),
         };
-        hmac::Key::new(algorithm, bytes)
+        Ok(Mac::Hmac(hmac::Key::new(algorithm, bytes)))
     }
 }
 
 enum Keyed {
     Aead {
         key: Box<aead::LessSafeKey>,
+        salt: [u8; 4],
+    },
+    /// GCM with a short tag, which the library cannot check: the whole tag is computed anew and its head compared.
+    ShortGcm {
+        key: Box<aead::LessSafeKey>,
+        decrypt: cipher::DecryptingKey,
         salt: [u8; 4],
     },
     Ctr {
@@ -141,7 +182,7 @@ enum Keyed {
 pub(crate) struct Protector {
     cipher: IkeCipher,
     keyed: Keyed,
-    integrity: Option<(IkeIntegrity, hmac::Key)>,
+    integrity: Option<(IkeIntegrity, Mac)>,
     /// Explicit IVs of counter modes: unique for as long as the key lives.
     next_iv: u64,
 }
@@ -177,16 +218,23 @@ impl Protector {
             UnboundCipherKey::new(algorithm, key).map_err(|_| KEY)
         };
         let keyed = match cipher {
-            IkeCipher::AesGcm16(bits) => {
+            IkeCipher::AesGcm16(bits) | IkeCipher::AesGcm12(bits) | IkeCipher::AesGcm8(bits) => {
                 let algorithm = match bits {
                     128 => &aead::AES_128_GCM,
                     192 => &aead::AES_192_GCM,
                     _ => &aead::AES_256_GCM,
                 };
-                let key = aead::UnboundKey::new(algorithm, key).map_err(|_| KEY)?;
-                Keyed::Aead {
-                    key: Box::new(aead::LessSafeKey::new(key)),
-                    salt,
+                let unbound = aead::UnboundKey::new(algorithm, key).map_err(|_| KEY)?;
+                let whole = Box::new(aead::LessSafeKey::new(unbound));
+                if cipher.tag_bytes() == 16 {
+                    Keyed::Aead { key: whole, salt }
+                } else {
+                    let decrypt = cipher::DecryptingKey::ctr(aes()?).map_err(|_| KEY)?;
+                    Keyed::ShortGcm {
+                        key: whole,
+                        decrypt,
+                        salt,
+                    }
                 }
             }
             IkeCipher::ChaCha20Poly1305 => {
@@ -209,7 +257,10 @@ impl Protector {
                 Keyed::TripleDes(Box::new(TdesEde3::new_from_slice(key).map_err(|_| KEY)?))
             }
         };
-        let integrity = integrity.map(|integrity| (integrity, integrity.key(integrity_key.expose())));
+        let integrity = match integrity {
+            Some(integrity) => Some((integrity, integrity.key(integrity_key.expose())?)),
+            None => None,
+        };
         Ok(Self {
             cipher,
             keyed,
@@ -221,7 +272,7 @@ impl Protector {
     fn icv_bytes(&self) -> usize {
         self.integrity
             .as_ref()
-            .map_or(16, |(integrity, _)| integrity.icv_bytes())
+            .map_or(self.cipher.tag_bytes(), |(integrity, _)| integrity.icv_bytes())
     }
 
     /// Bytes that follow the SK (or SKF) header for a plaintext of this length.
@@ -259,16 +310,17 @@ impl Protector {
         message.resize(message.len() + pad, 0);
         message.push(u8::try_from(pad).unwrap_or(0));
         match &self.keyed {
-            Keyed::Aead { key, salt } => {
+            Keyed::Aead { key, salt } | Keyed::ShortGcm { key, salt, .. } => {
                 let (head, body) = message.split_at_mut(start);
                 let aad = aead::Aad::from(head.get(..associated).unwrap_or_default());
                 let tag = key
                     .seal_in_place_separate_tag(aead_nonce(*salt, &iv), aad, body)
                     .map_err(|_| Error::Crypto("seal"))?;
-                message.extend_from_slice(tag.as_ref());
+                let tag = tag.as_ref();
+                message.extend_from_slice(tag.get(..self.cipher.tag_bytes()).unwrap_or(tag));
             }
             Keyed::Ctr { encrypt, nonce, .. } => {
-                let context = EncryptionContext::Iv128(FixedLength::from(&counter_block(*nonce, &iv)));
+                let context = EncryptionContext::Iv128(FixedLength::from(&counter_block(*nonce, &iv, 1)));
                 encrypt
                     .less_safe_encrypt(message.split_at_mut(start).1, context)
                     .map_err(|_| Error::Crypto("encrypt"))?;
@@ -291,8 +343,8 @@ impl Protector {
             }
         }
         if let Some((integrity, key)) = &self.integrity {
-            let tag = hmac::sign(key, message);
-            message.extend_from_slice(tag.as_ref().get(..integrity.icv_bytes()).unwrap_or_default());
+            let tag = key.sign(message)?;
+            message.extend_from_slice(tag.get(..integrity.icv_bytes()).unwrap_or_default());
         }
         Ok(())
     }
@@ -308,8 +360,8 @@ impl Protector {
         }
         if let Some((integrity, key)) = &self.integrity {
             let signed = message.len() - icv.len();
-            let tag = hmac::sign(key, message.get(..signed).unwrap_or_default());
-            let tag = tag.as_ref().get(..integrity.icv_bytes()).unwrap_or_default();
+            let tag = key.sign(message.get(..signed).unwrap_or_default())?;
+            let tag = tag.get(..integrity.icv_bytes()).unwrap_or_default();
             constant_time::verify_slices_are_equal(tag, icv).map_err(|_| Error::Integrity)?;
         }
         let mut iv = [0_u8; 16];
@@ -326,8 +378,25 @@ impl Protector {
                 .map_err(|_| Error::Integrity)?;
                 plaintext.truncate(ciphertext.len());
             }
+            Keyed::ShortGcm { key, decrypt, salt } => {
+                // NIST SP 800-38D section 7.1: the counter of the first block of text is 2.
+                let context = DecryptionContext::Iv128(FixedLength::from(&counter_block(*salt, &iv, 2)));
+                decrypt
+                    .decrypt(&mut plaintext, context)
+                    .map_err(|_| Error::Crypto("decrypt"))?;
+                let mut again = plaintext.clone();
+                let tag = key
+                    .seal_in_place_separate_tag(
+                        aead_nonce(*salt, &iv),
+                        aead::Aad::from(associated),
+                        &mut again,
+                    )
+                    .map_err(|_| Error::Crypto("seal"))?;
+                let tag = tag.as_ref().get(..icv.len()).unwrap_or_default();
+                constant_time::verify_slices_are_equal(tag, icv).map_err(|_| Error::Integrity)?;
+            }
             Keyed::Ctr { decrypt, nonce, .. } => {
-                let context = DecryptionContext::Iv128(FixedLength::from(&counter_block(*nonce, &iv)));
+                let context = DecryptionContext::Iv128(FixedLength::from(&counter_block(*nonce, &iv, 1)));
                 decrypt
                     .decrypt(&mut plaintext, context)
                     .map_err(|_| Error::Crypto("decrypt"))?;
@@ -373,12 +442,21 @@ fn aead_nonce(salt: [u8; 4], iv: &[u8; 16]) -> aead::Nonce {
     aead::Nonce::assume_unique_for_key(nonce)
 }
 
-/// RFC 5930 section 2 with RFC 3686 section 4: nonce, IV, and a block counter that starts at one.
-fn counter_block(nonce: [u8; 4], iv: &[u8; 16]) -> [u8; 16] {
+impl Mac {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        match self {
+            Self::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
+            Self::Aes(key) => Ok(key.sign(&[message])?.to_vec()),
+        }
+    }
+}
+
+/// RFC 5930 section 2 with RFC 3686 section 4: nonce, IV, and a block counter, which starts at one there.
+fn counter_block(nonce: [u8; 4], iv: &[u8; 16], counter: u8) -> [u8; 16] {
     let mut block = [0; 16];
     block[..4].copy_from_slice(&nonce);
     block[4..12].copy_from_slice(&iv[..8]);
-    block[15] = 1;
+    block[15] = counter;
     block
 }
 
@@ -389,8 +467,15 @@ mod tests {
 
     fn suites() -> Vec<(IkeCipher, Option<IkeIntegrity>)> {
         let mut suites: Vec<_> = [128, 192, 256]
-            .map(|bits| (IkeCipher::AesGcm16(bits), None))
-            .to_vec();
+            .into_iter()
+            .flat_map(|bits| {
+                [
+                    (IkeCipher::AesGcm16(bits), None),
+                    (IkeCipher::AesGcm12(bits), None),
+                    (IkeCipher::AesGcm8(bits), None),
+                ]
+            })
+            .collect();
         suites.push((IkeCipher::ChaCha20Poly1305, None));
         for integrity in IkeIntegrity::ALL {
             for cipher in [128, 192, 256]

@@ -2,7 +2,9 @@
 
 pub(crate) mod cipher;
 pub(crate) mod key_exchange;
+pub(crate) mod mac;
 pub(crate) mod modp;
 pub(crate) mod prf;
 pub(crate) mod random;
+mod rsa_legacy;
 pub(crate) mod signature;

@@ -111,11 +111,12 @@ fn power<const LIMBS: usize>(prime: &str, base: &[u8], exponent: &[u8]) -> Optio
     let mut wide = vec![0; LIMBS * crypto_bigint::Limb::BYTES - exponent.len()];
     wide.extend_from_slice(exponent);
     let bits = u32::try_from(exponent.len() * 8).ok()?;
-    let exponent = from_be_bytes::<LIMBS>(&wide)?;
+    let mut exponent = from_be_bytes::<LIMBS>(&wide)?;
     zeroize::Zeroize::zeroize(&mut wide);
     let result = FixedMontyForm::new(&base, &params)
         .pow_bounded_exp(&exponent, bits)
         .retrieve();
+    zeroize::Zeroize::zeroize(&mut exponent);
     let mut bytes = Vec::with_capacity(LIMBS * crypto_bigint::Limb::BYTES);
     for limb in result.as_words().iter().rev() {
         bytes.extend_from_slice(&limb.to_be_bytes());
@@ -124,7 +125,7 @@ fn power<const LIMBS: usize>(prime: &str, base: &[u8], exponent: &[u8]) -> Optio
 }
 
 /// A number from exactly as many big-endian bytes as it has.
-fn from_be_bytes<const LIMBS: usize>(bytes: &[u8]) -> Option<Uint<LIMBS>> {
+pub(super) fn from_be_bytes<const LIMBS: usize>(bytes: &[u8]) -> Option<Uint<LIMBS>> {
     if bytes.len() != LIMBS * crypto_bigint::Limb::BYTES {
         return None;
     }

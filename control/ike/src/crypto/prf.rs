@@ -3,6 +3,8 @@
 use aws_lc_rs::hmac;
 use southbound::KeyMaterial;
 
+use super::mac::{AesMac, AesMacKind, BLOCK_BYTES};
+
 /// A negotiated pseudorandom function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Prf {
@@ -10,6 +12,31 @@ pub(crate) enum Prf {
     HmacSha256,
     HmacSha384,
     HmacSha512,
+    AesXcbc,
+    AesCmac,
+}
+
+/// A function with its key.
+enum Keyed {
+    Hmac(hmac::Key),
+    /// `None` where the library refused: the result is then empty, and no exchange succeeds with it.
+    Aes(Option<AesMac>),
+}
+
+impl Keyed {
+    fn compute(&self, parts: &[&[u8]]) -> KeyMaterial {
+        match self {
+            Self::Hmac(key) => {
+                let mut context = hmac::Context::with_key(key);
+                parts.iter().for_each(|part| context.update(part));
+                KeyMaterial::new(context.sign().as_ref().to_vec())
+            }
+            Self::Aes(key) => {
+                let secret = key.as_ref().and_then(|key| key.secret(parts).ok());
+                secret.unwrap_or_else(|| KeyMaterial::new(Vec::new()))
+            }
+        }
+    }
 }
 
 impl Prf {
@@ -20,6 +47,8 @@ impl Prf {
             Self::HmacSha256 => 5,
             Self::HmacSha384 => 6,
             Self::HmacSha512 => 7,
+            Self::AesXcbc => 4,
+            Self::AesCmac => 8,
         }
     }
 
@@ -30,41 +59,52 @@ impl Prf {
             Self::HmacSha256 => 32,
             Self::HmacSha384 => 48,
             Self::HmacSha512 => 64,
+            Self::AesXcbc | Self::AesCmac => BLOCK_BYTES,
         }
     }
 
-    fn algorithm(self) -> hmac::Algorithm {
+    /// How much of each nonce goes into SKEYSEED: these two came before functions took keys of any length
+    /// (RFC 7296 section 2.14).
+    pub(crate) fn seed_nonce(self, nonce: &[u8]) -> &[u8] {
         match self {
+            Self::AesXcbc | Self::AesCmac => nonce.get(..8).unwrap_or(nonce),
+            _ => nonce,
+        }
+    }
+
+    fn keyed(self, key: &[u8]) -> Keyed {
+        let algorithm = match self {
             Self::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::HmacSha256 => hmac::HMAC_SHA256,
             Self::HmacSha384 => hmac::HMAC_SHA384,
             Self::HmacSha512 => hmac::HMAC_SHA512,
-        }
+            Self::AesXcbc => return Keyed::Aes(AesMac::of_any_length(AesMacKind::Xcbc, key).ok()),
+            Self::AesCmac => return Keyed::Aes(AesMac::of_any_length(AesMacKind::Cmac, key).ok()),
+        };
+        Keyed::Hmac(hmac::Key::new(algorithm, key))
     }
 
     /// prf(key, concatenation of `parts`).
     pub(crate) fn compute(self, key: &[u8], parts: &[&[u8]]) -> KeyMaterial {
-        let key = hmac::Key::new(self.algorithm(), key);
-        let mut context = hmac::Context::with_key(&key);
-        parts.iter().for_each(|part| context.update(part));
-        KeyMaterial::new(context.sign().as_ref().to_vec())
+        self.keyed(key).compute(parts)
     }
 
     /// The first `length` bytes of prf+(key, concatenation of `seed`). At most 255 blocks exist (RFC 7296 section
     /// 2.13); no use in this crate comes near.
     pub(crate) fn plus(self, key: &[u8], seed: &[&[u8]], length: usize) -> KeyMaterial {
-        let key = hmac::Key::new(self.algorithm(), key);
+        let key = self.keyed(key);
         let mut output = Vec::with_capacity(length + self.output_bytes());
         let mut block = KeyMaterial::new(Vec::new());
         for counter in 1..=u8::MAX {
             if output.len() >= length {
                 break;
             }
-            let mut context = hmac::Context::with_key(&key);
-            context.update(block.expose());
-            seed.iter().for_each(|part| context.update(part));
-            context.update(&[counter]);
-            block = KeyMaterial::new(context.sign().as_ref().to_vec());
+            let count = [counter];
+            let mut parts: Vec<&[u8]> = Vec::with_capacity(seed.len() + 2);
+            parts.push(block.expose());
+            parts.extend(seed);
+            parts.push(&count);
+            block = key.compute(&parts);
             output.extend_from_slice(block.expose());
         }
         // The surplus stays in the buffer's spare capacity and is erased with it.

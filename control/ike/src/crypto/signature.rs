@@ -211,6 +211,17 @@ impl SigningKey {
                 .find(|hash| knows(*hash));
                 let mut data = vec![0; key.public_modulus_len()];
                 let Some(hash) = hash else {
+                    if scheme == RsaScheme::PssOrSha1 {
+                        let data = super::rsa_legacy::sign_sha1(&self.der, message)?;
+                        let algorithm = &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY;
+                        UnparsedPublicKey::new(algorithm, key.public_key().as_ref())
+                            .verify(message, &data)
+                            .map_err(|_| FAILED)?;
+                        return Ok(AuthPayload {
+                            method: AuthMethod::RSA,
+                            data,
+                        });
+                    }
                     // The hash of method 1 is for the signer to say (RFC 7296 section 3.8); SHA-1 is not signed here.
                     key.sign(&signature::RSA_PKCS1_SHA256, &random, message, &mut data)
                         .map_err(|_| FAILED)?;
@@ -221,13 +232,6 @@ impl SigningKey {
                 };
                 let (encoding, identifier): (&'static dyn signature::RsaEncoding, Vec<u8>) =
                     match (scheme, hash) {
-                        (RsaScheme::Pss, SignatureHash::Sha384) => {
-                            (&signature::RSA_PSS_SHA384, pss_identifier(hash, false))
-                        }
-                        (RsaScheme::Pss, SignatureHash::Sha512) => {
-                            (&signature::RSA_PSS_SHA512, pss_identifier(hash, false))
-                        }
-                        (RsaScheme::Pss, _) => (&signature::RSA_PSS_SHA256, pss_identifier(hash, false)),
                         (RsaScheme::Pkcs1, SignatureHash::Sha384) => {
                             (&signature::RSA_PKCS1_SHA384, RSA_SHA384.to_vec())
                         }
@@ -235,6 +239,13 @@ impl SigningKey {
                             (&signature::RSA_PKCS1_SHA512, RSA_SHA512.to_vec())
                         }
                         (RsaScheme::Pkcs1, _) => (&signature::RSA_PKCS1_SHA256, RSA_SHA256.to_vec()),
+                        (_, SignatureHash::Sha384) => {
+                            (&signature::RSA_PSS_SHA384, pss_identifier(hash, false))
+                        }
+                        (_, SignatureHash::Sha512) => {
+                            (&signature::RSA_PSS_SHA512, pss_identifier(hash, false))
+                        }
+                        _ => (&signature::RSA_PSS_SHA256, pss_identifier(hash, false)),
                     };
                 key.sign(encoding, &random, message, &mut data)
                     .map_err(|_| FAILED)?;
@@ -281,6 +292,9 @@ pub enum RsaScheme {
     Pss,
     /// RSASSA-PKCS1-v1_5.
     Pkcs1,
+    /// As `Pss`, and with SHA-1 for peers that do not know RFC 7427: Windows accepts nothing else of a gateway with an
+    /// RSA key.
+    PssOrSha1,
 }
 
 fn digital(identifier: &[u8], data: &[u8]) -> AuthPayload {
@@ -420,6 +434,7 @@ mod tests {
                 (&modern, RsaScheme::Pss),
                 (&modern, RsaScheme::Pkcs1),
                 (&[], RsaScheme::Pss),
+                (&[], RsaScheme::PssOrSha1),
             ];
             for (hashes, scheme) in schemes {
                 let auth = match key.sign(b"octets", hashes, *scheme) {
@@ -449,6 +464,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn sha1_only_where_named_and_for_peers_that_know_no_better() {
+        let (key, kind) = keys().pop().unwrap();
+        let modern = SignatureHash::ALL.map(SignatureHash::id);
+        let verifies = |auth: &AuthPayload| {
+            let algorithm = &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY;
+            UnparsedPublicKey::new(algorithm, key.public_key())
+                .verify(b"octets", &auth.data)
+                .is_ok()
+        };
+        let old = key.sign(b"octets", &[], RsaScheme::PssOrSha1).unwrap();
+        assert_eq!(old.method, AuthMethod::RSA);
+        assert!(verifies(&old) && verify(kind, key.public_key(), b"octets", &old).is_ok());
+        assert!(!verifies(&key.sign(b"octets", &[], RsaScheme::Pss).unwrap()));
+        let new = key.sign(b"octets", &modern, RsaScheme::PssOrSha1).unwrap();
+        assert_eq!(new.method, AuthMethod::DIGITAL_SIGNATURE);
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl IkeSa {
 
     pub(crate) fn start_auth(&mut self, ctx: &mut Context<'_>) -> Result<()> {
         let connection = self.connection.clone();
-        let own = self.own_identity(ctx.credentials, &connection);
+        let own = self.identity_for(ctx.credentials, &connection, None);
         let next_id = self.outbox.next_id();
         self.handshake()?.auth_message_id = next_id;
         let without_ppk = self.mix_ppk(ctx)?;

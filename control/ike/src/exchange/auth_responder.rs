@@ -53,7 +53,7 @@ impl IkeSa {
         let peer = parts.id_i.clone().ok_or(Error::MissingPayload("IDi"))?;
         self.connection = self.connection_for(ctx, &peer, &parts)?;
         let connection = self.connection.clone();
-        let own = self.own_identity(ctx.credentials, &connection);
+        let own = self.identity_for(ctx.credentials, &connection, parts.id_r.as_ref());
         self.remote_id = Some(peer.clone());
         let Some(auth) = &parts.auth else {
             return self.begin_eap(ctx, own, parts).map(Some);
@@ -104,7 +104,7 @@ impl IkeSa {
             .collect();
         let fits = |connection: &Connection| {
             let asked = parts.id_r.as_ref();
-            let named = asked.is_none_or(|id| *id == self.own_identity(ctx.credentials, connection));
+            let named = asked.is_none_or(|id| *id == self.identity_for(ctx.credentials, connection, asked));
             let expected = match &connection.remote_id {
                 // An unnamed peer of a fixed address may still show that address.
                 RemoteId::Any => true,

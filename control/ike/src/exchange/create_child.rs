@@ -147,6 +147,10 @@ impl IkeSa {
         if old.state != ChildState::Active || old.successor.is_some() {
             return Ok(());
         }
+        if self.support.windows && self.nat.there {
+            // It refuses, and renews by itself in time.
+            return Ok(());
+        }
         let name = old.name.clone();
         let child = self.draft_child(ctx, &name, Some(spi_in), true)?;
         if let Some(old) = self.child_by_spi_in_mut(spi_in) {

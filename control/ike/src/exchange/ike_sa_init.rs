@@ -22,6 +22,11 @@ use super::parts::{Parts, status};
 /// Times that a peer may answer with a cookie or another key exchange method before it is given up.
 const MAX_RESTARTS: u8 = 4;
 
+/// How Windows names itself, before its version: MD5 of "MS NT5 ISAKMPOAKLEY".
+const WINDOWS_VENDOR_ID: [u8; 16] = [
+    0x1e, 0x2b, 0x51, 0x69, 0x05, 0x99, 0x1c, 0x7d, 0x7c, 0x96, 0xfc, 0xbf, 0xb5, 0x87, 0xe4, 0x61,
+];
+
 /// Our IKE_SA_INIT request in flight.
 #[derive(Debug)]
 pub(crate) struct InitExchange {
@@ -251,6 +256,7 @@ impl IkeSa {
         self.support.fragmentation = parts.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         self.support.childless = parts.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.support.ppk = parts.has(NotifyType::USE_PPK);
+        self.support.windows = parts.vendors.iter().any(|id| id.starts_with(&WINDOWS_VENDOR_ID));
         if let Some(hashes) = parts.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS) {
             self.support.signature_hashes = hashes
                 .data

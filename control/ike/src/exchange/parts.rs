@@ -30,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) ts_r: Option<TsPayload>,
     pub(crate) configuration: Option<ConfigurationPayload>,
     pub(crate) eap: Option<EapPacket>,
+    pub(crate) vendors: Vec<Vec<u8>>,
 }
 
 impl Parts {
@@ -53,7 +54,7 @@ impl Parts {
                 Payload::Auth(p) => once(&mut parts.auth, p)?,
                 Payload::Notify(p) => parts.notifies.push(p),
                 Payload::Delete(p) => parts.deletes.push(p),
-                Payload::VendorId(_) => {}
+                Payload::VendorId(id) => parts.vendors.push(id),
                 Payload::TsI(p) => once(&mut parts.ts_i, p)?,
                 Payload::TsR(p) => once(&mut parts.ts_r, p)?,
                 Payload::Configuration(p) => once(&mut parts.configuration, p)?,

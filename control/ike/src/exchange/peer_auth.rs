@@ -33,6 +33,26 @@ impl IkeSa {
         }
     }
 
+    /// The identity to show to a peer that asks for one: that one where our certificate bears it, so that a gateway with
+    /// several names is found under each.
+    pub(crate) fn identity_for(
+        &self,
+        credentials: &Credentials,
+        connection: &Connection,
+        asked: Option<&Identity>,
+    ) -> Identity {
+        let own = self.own_identity(credentials, connection);
+        let LocalAuth::Certificate { credential, .. } = &connection.local_auth else {
+            return own;
+        };
+        match (asked, credentials.own(credential)) {
+            (Some(asked), Some(held)) if *asked != own && held.certificate.names(asked) => asked.clone(),
+            // A name from the configuration is sent as the certificate has it, to the byte.
+            (_, Some(held)) if held.certificate.subject() == own => held.certificate.subject(),
+            _ => own,
+        }
+    }
+
     fn parts_of<'a>(&'a self, from_initiator: bool) -> Result<SignedParts<'a>> {
         let (Phase::Handshake(handshake), Some(keyed)) = (&self.phase, &self.keyed) else {
             return Err(Error::Malformed("exchange out of order"));

@@ -91,6 +91,8 @@ pub(crate) struct PeerSupport {
     pub(crate) childless: bool,
     pub(crate) ppk: bool,
     pub(crate) signature_hashes: Vec<u16>,
+    /// It is Windows, which refuses to have Child SAs renewed by a gateway while it is behind a NAT.
+    pub(crate) windows: bool,
 }
 
 /// Keys in use.

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::error::{Error, Result};
 use crate::reader::Reader;
 
-/// Who a peer says it is. Equality is of the wire form, except that names compare without case.
+/// Who a peer says it is. Equality is of the wire form, except that names compare without case, and distinguished names
+/// by their attributes, in either order: text may have the most particular one first or last.
 #[derive(Clone, Eq)]
 pub enum Identity {
     /// An IPv4 or IPv6 address.
@@ -28,7 +29,7 @@ impl PartialEq for Identity {
         match (self, other) {
             (Self::Address(a), Self::Address(b)) => a == b,
             (Self::Fqdn(a), Self::Fqdn(b)) | (Self::Email(a), Self::Email(b)) => a.eq_ignore_ascii_case(b),
-            (Self::DistinguishedName(a), Self::DistinguishedName(b)) => a == b,
+            (Self::DistinguishedName(a), Self::DistinguishedName(b)) => crate::certificate::same_name(a, b),
             (Self::KeyId(a), Self::KeyId(b)) => a == b,
             (Self::Other(x, a), Self::Other(y, b)) => x == y && a == b,
             _ => false,
@@ -37,8 +38,8 @@ impl PartialEq for Identity {
 }
 
 impl Identity {
-    /// Guesses the type from text: an address, a mail address (with `@`), `keyid:` with hexadecimal digits, else a
-    /// domain name. Distinguished names come as DER from certificates.
+    /// Guesses the type from text: an address, `keyid:` with hexadecimal digits, a distinguished name (with `=`, as
+    /// `CN=gw, O=Example`, RFC 4514), a mail address (with `@`), else a domain name.
     pub fn from_text(text: &str) -> Self {
         if let Ok(address) = text.parse() {
             return Self::Address(address);
@@ -59,6 +60,13 @@ impl Identity {
         }
         if let Some(name) = text.strip_prefix('@') {
             return Self::Fqdn(name.to_owned());
+        }
+        if let Some(der) = text
+            .contains('=')
+            .then(|| crate::certificate::name_from_text(text))
+            .flatten()
+        {
+            return Self::DistinguishedName(der);
         }
         if text.contains('@') {
             Self::Email(text.to_owned())
@@ -166,6 +174,12 @@ mod tests {
             Identity::Email("a@example.org".into())
         );
         assert_eq!(Identity::from_text("keyid:0aff"), Identity::KeyId(vec![10, 255]));
+        let name = Identity::from_text("CN=gw, O=Example Org, C=DE");
+        assert!(matches!(name, Identity::DistinguishedName(_)));
+        assert_eq!(name, Identity::from_text("c=de,o=example org,cn=GW"));
+        assert_ne!(name, Identity::from_text("CN=gw, O=Example, C=DE"));
+        assert_ne!(name, Identity::from_text("CN=gw, O=Example Org"));
+        assert_eq!(Identity::parse(&name.body()), Ok(name));
         assert_ne!(
             Identity::from_text("a.example"),
             Identity::Email("a.example".into())
