@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder};
 use x509_cert::der::{Decode, Encode};
-use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::name::Name;
 
 use crate::crypto::signature::PublicKeyKind;
@@ -416,7 +416,10 @@ mod tests {
         assert!(verify_chain(&good, &[], &authorities, &list, NOW).is_ok());
         assert!(verify_chain(&bad, &[], &authorities, &[], NOW).is_ok());
         let refused = verify_chain(&bad, &[], &authorities, &list, NOW).unwrap_err();
-        assert!(refused.to_string().to_lowercase().contains("revoked"), "{refused}");
+        assert!(
+            refused.to_string().to_lowercase().contains("revoked"),
+            "{refused}"
+        );
         assert!(RevocationList::parse(&[0x30, 0x80]).is_err());
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct ChildSa {
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     pub(crate) state: ChildState,
+    /// Which of several pairs with the same selectors it is (RFC 9611).
+    pub(crate) resource: Option<u16>,
     /// Inbound SPI of the pair that took over.
     pub(crate) successor: Option<u32>,
     pub(crate) collision: Option<Collision>,
@@ -80,6 +82,7 @@ impl ChildSa {
             local_ts: self.local_ts.clone(),
             remote_ts: self.remote_ts.clone(),
             udp: self.inbound.udp.is_some(),
+            resource: self.resource,
         }
     }
 }

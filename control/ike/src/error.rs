@@ -52,6 +52,9 @@ pub enum Error {
     /// No further Child SA is allowed on this IKE SA.
     #[error("no additional SAs")]
     NoAdditionalSas,
+    /// No further Child SA for the same traffic is wanted (RFC 9611 section 3).
+    #[error("no more Child SAs for this traffic")]
+    TsMaxQueue,
     /// The peer answered with an error notification.
     #[error("peer answered {0}")]
     PeerRefused(NotifyType),
@@ -81,6 +84,7 @@ impl Error {
             Error::TemporaryFailure(_) => NotifyType::TEMPORARY_FAILURE,
             Error::ChildSaNotFound => NotifyType::CHILD_SA_NOT_FOUND,
             Error::NoAdditionalSas => NotifyType::NO_ADDITIONAL_SAS,
+            Error::TsMaxQueue => NotifyType::TS_MAX_QUEUE,
             Error::Local(_) | Error::Crypto(_) => NotifyType::NO_PROPOSAL_CHOSEN,
             Error::Integrity | Error::PeerRefused(_) => return None,
         })

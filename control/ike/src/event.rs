@@ -41,6 +41,8 @@ pub struct ChildSummary {
     pub remote_ts: Vec<TrafficSelector>,
     /// ESP travels in UDP.
     pub udp: bool,
+    /// Which of several pairs for the same traffic it is, one for each worker (RFC 9611).
+    pub resource: Option<u16>,
 }
 
 /// Something that happened, in order.

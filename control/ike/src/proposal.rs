@@ -59,7 +59,9 @@ impl IkeSuite {
             Some(IkeIntegrity::HmacSha384_192) => "HMAC_SHA2_384_192 [RFC4868]",
             Some(IkeIntegrity::HmacSha512_256) => "HMAC_SHA2_512_256 [RFC4868]",
             // Wireshark has no name for these: it decrypts all the same where the tag is not checked.
-            Some(IkeIntegrity::AesXcbc96 | IkeIntegrity::AesCmac96) => "ANY 96-bits of Authentication [No Checking]",
+            Some(IkeIntegrity::AesXcbc96 | IkeIntegrity::AesCmac96) => {
+                "ANY 96-bits of Authentication [No Checking]"
+            }
         };
         (cipher, integrity)
     }

@@ -17,6 +17,8 @@ pub(crate) struct Registry {
     /// Our IKE SPIs.
     pub(crate) by_spi: HashMap<u64, SaId>,
     child_spis: HashSet<u32>,
+    /// By either SPI of a pair, the IKE SAs that have it: our inbound ones are unique, those of peers need not be.
+    homes: HashMap<u32, Vec<SaId>>,
     /// The pair, by its inbound SPI, whose outbound SA each tunnel uses.
     selected: HashMap<TunnelId, u32>,
     /// Tunnels whose pair in use went while its IKE SA had no other.
@@ -67,6 +69,31 @@ impl Registry {
                 return spi;
             }
         }
+    }
+
+    /// A pair belongs to this IKE SA from now on, whose it was before.
+    pub(crate) fn settle(&mut self, sa: SaId, spi_in: u32, spi_out: u32) {
+        for spi in [spi_in, spi_out] {
+            let homes = self.homes.entry(spi).or_default();
+            if !homes.contains(&sa) {
+                homes.push(sa);
+            }
+        }
+    }
+
+    /// A pair with this SPI has left this IKE SA.
+    pub(crate) fn leave(&mut self, sa: SaId, spi: u32) {
+        if let Some(homes) = self.homes.get_mut(&spi) {
+            homes.retain(|home| *home != sa);
+            if homes.is_empty() {
+                self.homes.remove(&spi);
+            }
+        }
+    }
+
+    /// The IKE SAs that may have a pair with this SPI.
+    pub(crate) fn homes(&self, spi: u32) -> impl Iterator<Item = SaId> + '_ {
+        self.homes.get(&spi).into_iter().flatten().copied()
     }
 
     /// The tunnel uses this pair from now on.

@@ -128,6 +128,12 @@ impl<X> Outbox<X> {
         Ok(out)
     }
 
+    /// How often the request that was sent most often was sent.
+    pub(crate) fn most_sent(&self) -> u32 {
+        let sent = self.in_flight.values().map(|request| request.sent);
+        sent.max().unwrap_or(0)
+    }
+
     /// Sends what is in flight at once again, as after a change of address.
     pub(crate) fn hasten(&mut self, now: Instant) {
         self.in_flight.values_mut().for_each(|request| {

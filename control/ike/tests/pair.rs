@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
+mod certified;
 mod network;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use ike::{
-    Authority, Certificate, Childless, Connection, Credential, Credentials, EndpointConfig, Event,
-    Fragmentation, Identity, LocalAuth, Ppk, RekeyTime, RemoteAuth, RemoteId, SigningKey, TrafficSelector,
-    TsSide,
-};
-use network::{Network, address, child, connection, network_of, pair, psk};
+use certified::{by_certificate, certified, with_credentials};
+use ike::{Childless, Connection, Event, Fragmentation, Identity, Ppk, RekeyTime, TrafficSelector, TsSide};
+use network::{Network, child, network_of, pair, psk};
 use southbound::{Mode, SaDirection};
 
 const SOON: Duration = Duration::from_secs(3);
@@ -186,64 +183,6 @@ fn mismatches_are_told_in_one_line() {
     );
 }
 
-/// A key and its certificate by the issuer, in DER.
-fn issue(
-    name: &str,
-    issuer: Option<&rcgen::Issuer<'_, rcgen::KeyPair>>,
-) -> (Vec<u8>, rcgen::CertificateParams, rcgen::KeyPair) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    let der = match issuer {
-        Some(issuer) => params.signed_by(&key, issuer).unwrap().der().to_vec(),
-        None => {
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-            params.self_signed(&key).unwrap().der().to_vec()
-        }
-    };
-    (der, params, key)
-}
-
-/// Credentials of both gateways by one authority; `names` are what their certificates bear.
-fn certified(names: [&str; 2]) -> [Credentials; 2] {
-    let (ca, params, key) = issue("Test CA", None);
-    let issuer = rcgen::Issuer::new(params, key);
-    names.map(|name| {
-        let (der, _, key) = issue(name, Some(&issuer));
-        let key = SigningKey::from_der(&key.serialize_der()).unwrap();
-        let mut credentials = Credentials::new();
-        credentials.add_credential(
-            "own",
-            Credential::new(Certificate::parse(&der).unwrap(), vec![], key).unwrap(),
-        );
-        credentials.add_authority(Authority::parse(&ca).unwrap());
-        credentials
-    })
-}
-
-fn by_certificate(connection: &mut Connection) {
-    connection.local_auth = LocalAuth::Certificate {
-        credential: "own".into(),
-        rsa_scheme: Default::default(),
-    };
-    connection.remote_auth = RemoteAuth::Certificate;
-}
-
-fn with_credentials(
-    seed: u64,
-    credentials: [Credentials; 2],
-    mut change: impl FnMut(usize, &mut Connection),
-) -> Network {
-    let mut net = Network::new(seed, credentials.map(|c| (EndpointConfig::default(), c)));
-    for host in [1, 0] {
-        let mut connection = connection(host);
-        change(host, &mut connection);
-        let now = net.now;
-        net.hosts[host].endpoint.add_connection(now, connection);
-    }
-    net
-}
-
 #[test]
 fn certificates_with_fragmentation() {
     let mut net = with_credentials(9, certified(["gw0.example", "gw1.example"]), |_, c| {
@@ -283,57 +222,6 @@ fn fault_38_a_certificate_of_another_authority_is_refused() {
     net.run(SOON);
     assert_eq!(net.count(0, |e| matches!(e, Event::IkeUp { .. })), 0);
     assert!(net.hosts[1].endpoint.counters().authentication_failed > 0);
-}
-
-#[test]
-fn eap_with_addresses_from_a_pool() {
-    let mut credentials = certified(["gw0.example", "gw1.example"]);
-    credentials[0].add_eap_user("alice", "wonderland");
-    credentials[1].add_eap_user("alice", "wonderland");
-    let run = |credentials: [Credentials; 2]| {
-        let mut net = with_credentials(12, credentials, |host, c| {
-            if host == 0 {
-                c.local_id = Some(Identity::from_text("alice"));
-                c.local_auth = LocalAuth::EapMschapv2 { user: "alice".into() };
-                c.remote_auth = RemoteAuth::Certificate;
-                c.request_addresses = (true, true);
-            } else {
-                by_certificate(c);
-                c.remote_auth = RemoteAuth::EapMschapv2;
-                c.remote_id = RemoteId::Any;
-                c.remote_addresses.clear();
-                c.pools = vec!["10.9.0.0/24".parse().unwrap(), "fd09::/64".parse().unwrap()];
-                c.dns = vec!["10.2.0.53".parse().unwrap()];
-                c.children[0].tunnel = None;
-            }
-        });
-        net.run(SOON);
-        net
-    };
-    let net = run(credentials.clone());
-    let client = &net.hosts[0].endpoint.ike_sas()[0];
-    let server = &net.hosts[1].endpoint.ike_sas()[0];
-    assert_eq!(client.state, "established");
-    assert_eq!(server.remote_id, Some(Identity::from_text("alice")));
-    assert_eq!(
-        server.virtual_addresses,
-        [
-            "10.9.0.1".parse::<std::net::IpAddr>().unwrap(),
-            "fd09::1".parse().unwrap()
-        ]
-    );
-    assert_eq!(
-        client.children[0].local_ts,
-        ["10.9.0.1", "fd09::1"].map(|a| TrafficSelector::host(a.parse().unwrap()))
-    );
-    credentials[0].add_eap_user("alice", "looking-glass");
-    let net = run(credentials);
-    assert_eq!(net.count(1, |e| matches!(e, Event::IkeUp { .. })), 0);
-    assert!(
-        failures(&net, 1)[0].contains("wrong user name or password"),
-        "{:?}",
-        failures(&net, 1)
-    );
 }
 
 #[test]
@@ -390,79 +278,6 @@ fn childless_initiation_then_a_child() {
 }
 
 #[test]
-fn a_nat_between_moves_to_port_4500_and_is_followed() {
-    let mut net = pair(17, |host, c| {
-        c.mobike = false;
-        if host == 1 {
-            c.remote_addresses.clear();
-        }
-        c.nat_keepalive = Duration::from_secs(5);
-    });
-    let outside = "203.0.113.7".parse().unwrap();
-    net.nat = Some(network::NatBox {
-        inside: SocketAddr::new(address(0), 0),
-        outside,
-        port_offset: 1000,
-    });
-    net.run(SOON);
-    net.assert_agreement(1);
-    let sa = &net.hosts[1].endpoint.ike_sas()[0];
-    assert_eq!(sa.remote, SocketAddr::new(outside, 5500));
-    assert_eq!(sa.nat, (false, true));
-    let out = net.hosts[1]
-        .dataplane
-        .installed
-        .values()
-        .find(|s| s.direction == SaDirection::Outbound)
-        .unwrap();
-    assert_eq!(out.udp.unwrap().remote_port, 5500);
-    // The NAT forgets: the next authenticated request moves the peer, its SAs with it.
-    net.nat = Some(network::NatBox {
-        inside: SocketAddr::new(address(0), 0),
-        outside,
-        port_offset: 2000,
-    });
-    net.run(Duration::from_secs(60));
-    let sa = &net.hosts[1].endpoint.ike_sas()[0];
-    assert_eq!(sa.remote, SocketAddr::new(outside, 6500));
-    let out = net.hosts[1]
-        .dataplane
-        .installed
-        .values()
-        .find(|s| s.direction == SaDirection::Outbound)
-        .unwrap();
-    assert_eq!(out.udp.unwrap().remote_port, 6500);
-    net.assert_agreement(1);
-}
-
-#[test]
-fn mobike_moves_the_initiator() {
-    let mut net = pair(18, |host, c| {
-        if host == 1 {
-            c.remote_addresses.clear();
-        }
-    });
-    net.run(SOON);
-    let (old, new) = (address(0), "192.0.2.99".parse().unwrap());
-    let now = net.now;
-    net.hosts[0].endpoint.local_address_changed(now, old, new);
-    net.run(SOON);
-    assert_eq!(
-        net.hosts[1].endpoint.ike_sas()[0].remote,
-        SocketAddr::new(new, 4500)
-    );
-    for host in [0, 1] {
-        let stale = net.hosts[host]
-            .dataplane
-            .installed
-            .values()
-            .filter(|s| s.local == old || s.remote == old);
-        assert_eq!(stale.count(), 0, "host {host}");
-    }
-    net.assert_agreement(1);
-}
-
-#[test]
 fn a_dead_peer_is_noticed_and_comes_back() {
     let mut net = pair(19, |_, c| c.dpd_delay = Some(Duration::from_secs(5)));
     net.run(SOON);
@@ -497,14 +312,6 @@ fn windows_of_several_requests() {
 }
 
 #[test]
-fn per_resource_child_sas() {
-    let mut net = pair(21, |_, c| c.children[0].resources = 4);
-    net.run(Duration::from_secs(60));
-    assert_eq!(net.hosts[0].endpoint.ike_sas()[0].children.len(), 4);
-    net.assert_agreement(1);
-}
-
-#[test]
 fn acquire_terminate_and_stay_down() {
     let mut net = pair(22, |_, c| c.children[0].start = ike::StartAction::OnTraffic);
     net.run(SOON);
@@ -527,40 +334,4 @@ fn acquire_terminate_and_stay_down() {
     net.run(Duration::from_secs(60));
     assert!(net.hosts[0].endpoint.ike_sas().is_empty() && net.hosts[1].endpoint.ike_sas().is_empty());
     assert!(net.hosts[1].dataplane.installed.is_empty());
-}
-
-#[test]
-fn redirected_to_another_gateway() {
-    let mut net = pair(23, |host, c| {
-        if host == 1 {
-            c.redirect_to = Some("198.51.100.77".parse().unwrap());
-        }
-    });
-    net.filter = Some(Box::new(|_, transmit| {
-        transmit.remote.ip() != "198.51.100.77".parse::<std::net::IpAddr>().unwrap()
-    }));
-    net.run(SOON);
-    assert!(
-        failures(&net, 0)[0].contains("redirected to 198.51.100.77"),
-        "{:?}",
-        failures(&net, 0)
-    );
-    assert_eq!(
-        net.hosts[0].endpoint.ike_sas()[0].remote.ip(),
-        "198.51.100.77".parse::<std::net::IpAddr>().unwrap()
-    );
-}
-
-#[test]
-fn reauthentication_is_made_before_the_old_sa_is_broken() {
-    let mut net = pair(24, |host, c| {
-        if host == 0 {
-            c.reauthenticate_after = Some(Duration::from_secs(30));
-        }
-    });
-    net.run(SOON);
-    net.run_lossless(Duration::from_secs(40));
-    assert_eq!(net.count(0, |e| matches!(e, Event::IkeUp { .. })), 2);
-    assert_eq!(net.hosts[0].dataplane.selected.len(), 1);
-    net.assert_agreement(1);
 }

@@ -97,7 +97,7 @@ pub(crate) enum IkeIntegrity {
 
 /// An integrity transform with its key.
 enum Mac {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Aes(AesMac),
 }
 
@@ -151,7 +151,7 @@ impl IkeIntegrity {
             Self::AesXcbc96 => return Ok(Mac::Aes(AesMac::new(AesMacKind::Xcbc, bytes)?)),
             Self::AesCmac96 => return Ok(Mac::Aes(AesMac::new(AesMacKind::Cmac, bytes)?)),
         };
-        Ok(Mac::Hmac(hmac::Key::new(algorithm, bytes)))
+        Ok(Mac::Hmac(Box::new(hmac::Key::new(algorithm, bytes))))
     }
 }
 

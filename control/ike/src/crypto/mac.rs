@@ -94,11 +94,7 @@ impl AesMac {
                 let tag = context.sign().map_err(|_| FAILED)?;
                 tag.as_ref().try_into().map_err(|_| FAILED)
             }
-            Keyed::Xcbc {
-                chain,
-                whole,
-                padded,
-            } => {
+            Keyed::Xcbc { chain, whole, padded } => {
                 let mut message = parts.concat();
                 let partial = message.is_empty() || !message.len().is_multiple_of(BLOCK_BYTES);
                 if partial {

@@ -17,6 +17,10 @@ pub(crate) enum Prf {
 }
 
 /// A function with its key.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack for one computation"
+)]
 enum Keyed {
     Hmac(hmac::Key),
     /// `None` where the library refused: the result is then empty, and no exchange succeeds with it.

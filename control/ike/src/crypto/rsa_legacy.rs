@@ -12,9 +12,7 @@ use crate::reader::Reader;
 use super::modp::from_be_bytes;
 
 /// DigestInfo of a SHA-1 digest, without the digest.
-const DIGEST_INFO: [u8; 15] = [
-    0x30, 0x21, 0x30, 9, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a, 5, 0, 4, 0x14,
-];
+const DIGEST_INFO: [u8; 15] = [0x30, 0x21, 0x30, 9, 6, 5, 0x2b, 0x0e, 3, 2, 0x1a, 5, 0, 4, 0x14];
 
 const BAD_KEY: Error = Error::Crypto("RSA private key");
 

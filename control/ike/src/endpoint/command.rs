@@ -24,19 +24,18 @@ impl Endpoint {
             .any(|child| child.start == StartAction::Start);
         let initiates = starts && !connection.remote_addresses.is_empty();
         let name = connection.name.clone();
-        self.connections.retain(|other| other.name != name);
-        self.connections.push(Arc::new(connection));
+        self.connections.put(Arc::new(connection));
         let live = self.live_sa(&name).is_some();
-        let state = self.states.entry(name).or_default();
-        state.wanted = initiates;
-        state.retry_at = (initiates && !live).then_some(now);
+        self.states.entry(name.clone()).or_default().wanted = initiates;
+        self.set_retry(&name, (initiates && !live).then_some(now));
     }
 
     /// Unloads a connection and closes its IKE SAs.
     pub fn remove_connection(&mut self, now: Instant, name: &str) {
         self.terminate(now, name);
+        self.set_retry(name, None);
         self.states.remove(name);
-        self.connections.retain(|connection| connection.name != name);
+        self.connections.remove(name);
     }
 
     /// Replaces all credentials; IKE SAs that are up stay up.
@@ -54,7 +53,7 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Local`] where the connection, the child or an address to reach the peer at does not exist.
     pub fn initiate(&mut self, now: Instant, connection: &str, child: Option<&str>) -> Result<()> {
-        let found = self.connections.iter().find(|c| c.name == connection).cloned();
+        let found = self.connections.get(connection).cloned();
         let connection = found.ok_or_else(|| Error::Local(format!("no connection named {connection:?}")))?;
         let children: Vec<String> = match child {
             Some(name) => {
@@ -98,11 +97,9 @@ impl Endpoint {
     /// # Errors
     /// As [`Self::initiate`], and where no child carries the tunnel.
     pub fn acquire(&mut self, now: Instant, tunnel: TunnelId) -> Result<()> {
-        let found = self.connections.iter().find_map(|connection| {
-            let child = connection
-                .children
-                .iter()
-                .find(|child| child.tunnel == Some(tunnel))?;
+        let found = self.connections.of_tunnel(tunnel).and_then(|connection| {
+            let mut children = connection.children.iter();
+            let child = children.find(|child| child.tunnel == Some(tunnel))?;
             Some((connection.name.clone(), child.name.clone()))
         });
         let (connection, child) =
@@ -114,14 +111,9 @@ impl Endpoint {
     pub fn terminate(&mut self, now: Instant, connection: &str) {
         if let Some(state) = self.states.get_mut(connection) {
             state.wanted = false;
-            state.retry_at = None;
         }
-        let ids: Vec<SaId> = self
-            .sas
-            .values()
-            .filter(|sa| sa.connection.name == connection)
-            .map(|sa| sa.id)
-            .collect();
+        self.set_retry(connection, None);
+        let ids: Vec<SaId> = self.census.of_connection(connection).collect();
         for id in ids {
             self.with_sa(now, id, |sa, ctx| {
                 sa.held_down = true;
@@ -157,6 +149,17 @@ impl Endpoint {
         });
     }
 
+    /// Sends the peers of a connection that can follow to another gateway (RFC 5685 section 5), as before maintenance.
+    /// New peers are sent there by [`Connection::redirect_to`].
+    pub fn redirect_peers(&mut self, now: Instant, connection: &str, to: IpAddr) {
+        self.for_sas_of(now, connection, |sa, ctx| {
+            if !sa.initiator && sa.support.redirect {
+                sa.enqueue(ctx.now, Task::Redirect { to });
+                sa.run_tasks(ctx);
+            }
+        });
+    }
+
     /// Renews the IKE SAs of a connection.
     pub fn rekey_ike(&mut self, now: Instant, connection: &str) {
         self.for_sas_of(now, connection, |sa, ctx| {
@@ -185,12 +188,7 @@ impl Endpoint {
     /// SPI of the pair will do.
     pub fn limit_reached(&mut self, now: Instant, spi: u32) {
         let of_spi = |child: &&crate::child_sa::ChildSa| child.spi_in() == spi || child.spi_out() == spi;
-        let ids: Vec<SaId> = self
-            .sas
-            .values()
-            .filter(|sa| sa.children.iter().any(|child| of_spi(&child)))
-            .map(|sa| sa.id)
-            .collect();
+        let ids: Vec<SaId> = self.registry.homes(spi).collect();
         for id in ids {
             self.with_sa(now, id, |sa, ctx| {
                 if let Some(spi_in) = sa.children.iter().find(of_spi).map(|child| child.spi_in()) {
@@ -204,12 +202,13 @@ impl Endpoint {
     /// The dataplane says that an authentic packet of this inbound SA came from elsewhere (RFC 7296 section 2.23): the
     /// peer is followed where it is behind a NAT and MOBIKE does not say otherwise.
     pub fn peer_moved(&mut self, now: Instant, spi_in: u32, address: IpAddr, port: Option<u16>) {
-        let id = self
-            .sas
-            .values()
-            .find(|sa| sa.child_by_spi_in(spi_in).is_some())
-            .map(|sa| sa.id);
-        let Some(id) = id else { return };
+        let mut homes = self.registry.homes(spi_in);
+        let has = |id: &SaId| {
+            let sa = self.sas.get(id);
+            sa.is_some_and(|sa| sa.child_by_spi_in(spi_in).is_some())
+        };
+        let Some(id) = homes.find(has) else { return };
+        drop(homes);
         self.with_sa(now, id, |sa, ctx| {
             let follows = sa.nat.there && !sa.nat.here && (!sa.support.mobike || address == sa.remote.ip());
             if let Some(port) = port.filter(|_| follows) {
@@ -230,7 +229,19 @@ impl Endpoint {
             .collect();
         for id in ids {
             self.with_sa(now, id, |sa, ctx| {
-                if !sa.support.mobike || !sa.initiator {
+                if !sa.support.mobike {
+                    if sa.initiator {
+                        sa.close(ctx, "the local address is gone");
+                    }
+                    return;
+                }
+                if !sa.initiator {
+                    // The initiator decides on the path (RFC 4555 section 3.5): it learns of this one.
+                    sa.local = SocketAddr::new(new, sa.local.port());
+                    sa.update_child_addresses(ctx);
+                    sa.outbox.hasten(ctx.now);
+                    sa.enqueue(ctx.now, Task::AnnounceAddresses);
+                    sa.handle_timeout(ctx);
                     return;
                 }
                 sa.local = SocketAddr::new(new, ctx.config.nat_t_port);
@@ -267,14 +278,13 @@ impl Endpoint {
         connection: &str,
         mut act: impl FnMut(&mut crate::ike_sa::IkeSa, &mut crate::ike_sa::Context<'_>),
     ) {
-        let ids: Vec<SaId> = self
-            .sas
-            .values()
-            .filter(|sa| sa.connection.name == connection && sa.is_established() && !sa.dormant)
-            .map(|sa| sa.id)
-            .collect();
+        let ids: Vec<SaId> = self.census.of_connection(connection).collect();
         for id in ids {
-            self.with_sa(now, id, |sa, ctx| act(sa, ctx));
+            self.with_sa(now, id, |sa, ctx| {
+                if sa.is_established() && !sa.dormant {
+                    act(sa, ctx);
+                }
+            });
         }
     }
 }

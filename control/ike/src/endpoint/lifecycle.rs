@@ -17,8 +17,20 @@ use super::Endpoint;
 /// The longest wait between attempts to bring a connection back.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
+/// Redirects in a row that are followed, and what counts as in a row (RFC 5685 section 4).
+const MAX_REDIRECTS: u32 = 5;
+const REDIRECT_PERIOD: Duration = Duration::from_secs(300);
+
 /// Two IKE SAs that come up within this time may have crossed on the way.
 const CROSSING: Duration = Duration::from_secs(10);
+
+/// What an IKE SA of ours starts with beside its addresses.
+#[derive(Debug, Default)]
+struct Birth {
+    redirected_from: Option<std::net::IpAddr>,
+    /// Virtual addresses that we have already.
+    wished: Vec<std::net::IpAddr>,
+}
 
 impl Endpoint {
     pub(super) fn perform(&mut self, now: Instant, from: SaId, effects: Vec<Effect>) {
@@ -33,8 +45,19 @@ impl Endpoint {
                 Effect::Reauthenticate { sa } => self.reauthenticate(now, sa),
                 Effect::Redirected { connection, to } => {
                     if let Some(state) = self.states.get_mut(&connection) {
-                        state.redirect = Some(to);
-                        state.retry_at = Some(now);
+                        let (since, count) = &mut state.redirects;
+                        if since.is_none_or(|s| now.saturating_duration_since(s) > REDIRECT_PERIOD) {
+                            (*since, *count) = (Some(now), 0);
+                        }
+                        *count += 1;
+                        // RFC 5685 section 4: a loop is left by starting over where the configuration says.
+                        state.redirect = (*count <= MAX_REDIRECTS).then_some(to);
+                        let when = if state.redirect.is_some() {
+                            now
+                        } else {
+                            now + LONGEST_RETRY
+                        };
+                        self.set_retry(&connection, Some(when));
                     }
                 }
             }
@@ -42,9 +65,13 @@ impl Endpoint {
     }
 
     fn hand_over(&mut self, now: Instant, from: SaId, to: SaId, estate: Estate) {
+        for child in &estate.children {
+            self.registry.leave(from, child.spi_in());
+            self.registry.leave(from, child.spi_out());
+        }
         if self.sas.contains_key(&to) {
             self.with_sa(now, to, |sa, ctx| {
-                sa.inherit(estate);
+                sa.inherit(ctx, estate);
                 sa.run_tasks(ctx);
             });
             return;
@@ -80,11 +107,15 @@ impl Endpoint {
         let (ours, spi_i) = (sa.initiator, sa.spis().0);
         if let Some(state) = self.states.get_mut(&connection.name) {
             state.attempts = 0;
-            state.retry_at = None;
         }
-        let others: Vec<(SaId, bool, u64, bool)> = self
-            .sas
-            .values()
+        self.set_retry(&connection.name, None);
+        let of_peer: Vec<SaId> = match &remote_id {
+            Some(peer) => self.census.of_peer(peer).collect(),
+            None => Vec::new(),
+        };
+        let others: Vec<(SaId, bool, u64, bool)> = of_peer
+            .iter()
+            .filter_map(|id| self.sas.get(id))
             .filter(|other| {
                 other.id != id
                     && other.is_established()
@@ -130,9 +161,14 @@ impl Endpoint {
     /// Tunnels whose pair in use went: another IKE SA of the same peer may carry them.
     pub(super) fn adopt_orphans(&mut self, now: Instant) {
         for tunnel in self.registry.take_orphans() {
+            let Some(connection) = self.connections.of_tunnel(tunnel) else {
+                // A dynamic tunnel is one peer's alone.
+                continue;
+            };
             let heir = self
-                .sas
-                .values()
+                .census
+                .of_connection(&connection.name)
+                .filter_map(|id| self.sas.get(&id))
                 .filter(|sa| sa.is_established() && !sa.superseded && !sa.dormant)
                 .find_map(|sa| {
                     let usable = |child: &&crate::child_sa::ChildSa| {
@@ -156,12 +192,17 @@ impl Endpoint {
         names.dedup();
         let remote = SocketAddr::new(sa.remote.ip(), self.config.port);
         let local = sa.local.ip();
+        let birth = Birth {
+            redirected_from: None,
+            wished: sa.own_addresses.clone(),
+        };
         if let Err(error) = self.launch(
             now,
             &connection,
             SocketAddr::new(local, self.config.port),
             remote,
             names,
+            birth,
         ) {
             let (connection, reason) = (Some(connection.name.clone()), error.to_string());
             self.events.push_back(Event::Failed {
@@ -178,6 +219,7 @@ impl Endpoint {
         if sa.superseded || sa.connection.remote_addresses.is_empty() || self.live_sa(&name).is_some() {
             return;
         }
+        let waits = self.retry_of(&name).is_some();
         let Some(state) = self.states.get_mut(&name).filter(|state| state.wanted) else {
             return;
         };
@@ -185,7 +227,7 @@ impl Endpoint {
             state.address_index = state.address_index.wrapping_add(1);
             state.redirect = None;
         }
-        if state.retry_at.is_some() {
+        if waits {
             return;
         }
         let doubled = Duration::from_millis(500)
@@ -193,19 +235,34 @@ impl Endpoint {
             .min(LONGEST_RETRY);
         state.attempts = state.attempts.saturating_add(1);
         let jitter = Duration::from_millis(self.random.below(500));
-        state.retry_at = Some(now + doubled + jitter);
+        self.set_retry(&name, Some(now + doubled + jitter));
+    }
+
+    fn retry_of(&self, name: &str) -> Option<Instant> {
+        self.states.get(name)?.retry_at
+    }
+
+    /// When to bring a connection back.
+    pub(super) fn set_retry(&mut self, name: &str, when: Option<Instant>) {
+        let Some(state) = self.states.get_mut(name) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut state.retry_at, when) {
+            self.retries.remove(&(before, name.to_owned()));
+        }
+        if let Some(when) = when {
+            self.retries.insert((when, name.to_owned()));
+        }
     }
 
     /// An IKE SA of the connection that is up or coming up.
     pub(super) fn live_sa(&self, connection: &str) -> Option<SaId> {
         let mut candidates: Vec<_> = self
-            .sas
-            .values()
+            .census
+            .of_connection(connection)
+            .filter_map(|id| self.sas.get(&id))
             .filter(|sa| {
-                sa.connection.name == connection
-                    && !sa.superseded
-                    && !sa.dormant
-                    && (sa.is_established() || (sa.is_half_open() && sa.initiator))
+                !sa.superseded && !sa.dormant && (sa.is_established() || (sa.is_half_open() && sa.initiator))
             })
             .map(|sa| (!sa.is_established(), sa.id))
             .collect();
@@ -215,15 +272,13 @@ impl Endpoint {
 
     pub(super) fn retry_connections(&mut self, now: Instant) {
         let due: Vec<String> = self
-            .states
+            .retries
             .iter()
-            .filter(|(_, state)| state.retry_at.is_some_and(|when| when <= now))
-            .map(|(name, _)| name.clone())
+            .take_while(|(when, _)| *when <= now)
+            .map(|(_, name)| name.clone())
             .collect();
         for name in due {
-            if let Some(state) = self.states.get_mut(&name) {
-                state.retry_at = None;
-            }
+            self.set_retry(&name, None);
             if self.live_sa(&name).is_none() {
                 // What fails here was reported, and is tried again when its IKE SA is closed.
                 let _ = self.initiate(now, &name, None);
@@ -244,7 +299,9 @@ impl Endpoint {
             .remote_addresses
             .get(index)
             .ok_or_else(|| Error::Local(format!("connection {:?} has no remote address", connection.name)))?;
+        let mut redirected_from = None;
         if let Some(redirect) = state.redirect {
+            redirected_from = Some(remote.ip());
             remote.set_ip(redirect);
         }
         let same_family = |address: &&std::net::IpAddr| address.is_ipv4() == remote.is_ipv4();
@@ -264,7 +321,18 @@ impl Endpoint {
         } else {
             self.config.port
         };
-        self.launch(now, connection, SocketAddr::new(local, port), remote, children)
+        let birth = Birth {
+            redirected_from,
+            wished: Vec::new(),
+        };
+        self.launch(
+            now,
+            connection,
+            SocketAddr::new(local, port),
+            remote,
+            children,
+            birth,
+        )
     }
 
     fn launch(
@@ -274,6 +342,7 @@ impl Endpoint {
         local: SocketAddr,
         remote: SocketAddr,
         children: Vec<String>,
+        birth: Birth,
     ) -> Result<()> {
         let first = self.live_sa(&connection.name).is_none();
         let (outcome, effects) = self.with_context(now, |ctx| {
@@ -281,6 +350,8 @@ impl Endpoint {
             let spi = ctx.registry.new_ike_spi(id, ctx.random);
             let mut sa = IkeSa::new(id, connection.clone(), true, spi, 0, local, remote, now);
             sa.initial_contact = first && sa.connection.unique;
+            sa.redirected_from = birth.redirected_from;
+            sa.wished_addresses = birth.wished;
             for name in children {
                 sa.enqueue(now, Task::CreateChild { name });
             }

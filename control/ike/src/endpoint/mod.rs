@@ -5,19 +5,21 @@
 //! [`Endpoint::poll_transmit`] yields, and does what [`Endpoint::poll_event`] says, until both yield nothing.
 
 mod admission;
+mod census;
 mod command;
+mod directory;
 mod lifecycle;
 mod report;
 mod stateless;
 
+pub(crate) use directory::Directory;
 pub use report::IkeSummary;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Connection, EndpointConfig};
+use crate::config::EndpointConfig;
 use crate::cookie::Cookies;
 use crate::credential::Credentials;
 use crate::crypto::random::Random;
@@ -41,8 +43,9 @@ struct ConnectionState {
     retry_at: Option<Instant>,
     /// Which of the remote addresses is next.
     address_index: usize,
-    /// Where the peer redirected us.
+    /// Where the peer redirected us, and how often of late: two gateways may send us to and fro.
     redirect: Option<IpAddr>,
+    redirects: (Option<Instant>, u32),
 }
 
 /// An IKEv2 endpoint.
@@ -50,9 +53,12 @@ pub struct Endpoint {
     config: EndpointConfig,
     credentials: Credentials,
     random: Box<dyn Random + Send>,
-    connections: Vec<Arc<Connection>>,
-    states: BTreeMap<String, ConnectionState>,
+    connections: Directory,
+    states: HashMap<String, ConnectionState>,
+    /// When to bring which connection back.
+    retries: BTreeSet<(Instant, String)>,
     sas: HashMap<SaId, Box<IkeSa>>,
+    census: census::Census,
     registry: Registry,
     deadlines: BTreeSet<(Instant, SaId)>,
     deadline_of: HashMap<SaId, Instant>,
@@ -72,7 +78,7 @@ impl std::fmt::Debug for Endpoint {
         write!(
             f,
             "Endpoint({} connections, {} IKE SAs)",
-            self.connections.len(),
+            self.connections.iter().count(),
             self.sas.len()
         )
     }
@@ -92,9 +98,11 @@ impl Endpoint {
             config,
             credentials,
             random,
-            connections: Vec::new(),
-            states: BTreeMap::new(),
+            connections: Directory::default(),
+            states: HashMap::new(),
+            retries: BTreeSet::new(),
             sas: HashMap::new(),
+            census: census::Census::default(),
             registry: Registry::default(),
             deadlines: BTreeSet::new(),
             deadline_of: HashMap::new(),
@@ -192,18 +200,14 @@ impl Endpoint {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.retry_connections(now);
-        // An SA that stays due for ever would hang the loop: each is handled once a call.
-        let mut handled = BTreeSet::new();
-        while let Some((when, id)) = self
+        // Each is handled once a call: one that stays due for ever would hang a loop.
+        let due: Vec<SaId> = self
             .deadlines
             .iter()
-            .copied()
-            .find(|(_, id)| !handled.contains(id))
-        {
-            if when > now {
-                break;
-            }
-            handled.insert(id);
+            .take_while(|(when, _)| *when <= now)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in due {
             self.with_sa(now, id, |sa, ctx| sa.handle_timeout(ctx));
         }
     }
@@ -215,7 +219,7 @@ impl Endpoint {
 
     /// When [`Self::handle_timeout`] has to be called, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retry = self.states.values().filter_map(|state| state.retry_at).min();
+        let retry = self.retries.first().map(|(when, _)| *when);
         let due = self.deadlines.first().map(|(when, _)| *when);
         retry.into_iter().chain(due).min()
     }
@@ -274,6 +278,7 @@ impl Endpoint {
             self.admission.finished(id);
         }
         if sa.is_closed() {
+            self.census.forget(id);
             self.registry.by_spi.remove(&sa.local_spi);
             self.admission.forget(id);
             self.fragment_bytes = self.fragment_bytes.saturating_sub(sa.fragment_bytes());
@@ -284,6 +289,7 @@ impl Endpoint {
             self.deadline_of.insert(id, deadline);
             self.deadlines.insert((deadline, id));
         }
+        self.census.note(&sa);
         self.sas.insert(id, sa);
     }
 }

@@ -125,10 +125,11 @@ impl Endpoint {
                 self.registry.by_spi.get(&ours).copied()
             }
             Some(spi) => {
-                let has = |sa: &crate::ike_sa::IkeSa| {
-                    sa.remote.ip() == remote.ip() && sa.child_by_spi_out(spi).is_some()
+                let has = |id: &crate::event::SaId| {
+                    let sa = self.sas.get(id);
+                    sa.is_some_and(|sa| sa.remote.ip() == remote.ip() && sa.child_by_spi_out(spi).is_some())
                 };
-                self.sas.values().find(|sa| has(sa)).map(|sa| sa.id)
+                self.registry.homes(spi).find(has)
             }
             None => None,
         };

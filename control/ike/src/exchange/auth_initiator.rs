@@ -77,7 +77,10 @@ impl IkeSa {
                 peer,
             )?));
         }
-        payloads.extend(address_request(connection.request_addresses));
+        payloads.extend(address_request(
+            connection.request_addresses,
+            &self.wished_addresses,
+        ));
         let child = match self.first_child() {
             Some(name) => {
                 let child = self.draft_child(ctx, &name, None, false)?;
@@ -91,6 +94,7 @@ impl IkeSa {
         }
         if connection.mobike {
             payloads.push(status(NotifyType::MOBIKE_SUPPORTED, Vec::new()));
+            payloads.extend(self.additional_addresses(false));
         }
         if connection.window > 1 {
             payloads.push(status(
@@ -255,6 +259,7 @@ impl IkeSa {
         if connection.remote_auth.is_eap() {
             return Err(Error::Local("a responder cannot be asked for EAP".into()));
         }
+        self.redirected_in_auth(ctx, &parts)?;
         self.local_id = Some(exchange.own.clone());
         self.take_addresses(&parts);
         self.establish(ctx, &parts, false);
@@ -301,6 +306,19 @@ impl IkeSa {
         }
         self.start_lifetime(ctx);
         self.reauthenticate_at = self.connection.reauthenticate_after.map(|after| ctx.now + after);
+        if self.support.mobike {
+            self.note_additional_addresses(parts);
+        }
+        if let Some(seconds) = parts
+            .notify(NotifyType::AUTH_LIFETIME)
+            .and_then(|notify| <[u8; 4]>::try_from(notify.data.as_slice()).ok())
+            .filter(|_| self.initiator)
+        {
+            // RFC 4478: the responder wants us to authenticate anew by then; a tenth is left for it.
+            let seconds = u64::from(u32::from_be_bytes(seconds));
+            let asked = ctx.now + std::time::Duration::from_millis(seconds.saturating_mul(900));
+            self.reauthenticate_at = Some(self.reauthenticate_at.map_or(asked, |own| own.min(asked)));
+        }
         if let Some(keyed) = self.keyed.as_mut() {
             keyed.previous_receive = None;
         }
@@ -352,14 +370,21 @@ impl IkeSa {
     }
 }
 
-fn address_request((v4, v6): (bool, bool)) -> Option<Payload> {
+fn address_request((v4, v6): (bool, bool), wished: &[std::net::IpAddr]) -> Option<Payload> {
     let mut attributes = Vec::new();
+    let wish = |of_v4: bool| {
+        let address = wished.iter().find(|address| address.is_ipv4() == of_v4);
+        address.map_or_else(Vec::new, |address| match address {
+            std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
+            std::net::IpAddr::V6(v6) => [&v6.octets()[..], &[128]].concat(),
+        })
+    };
     if v4 {
-        attributes.push((attribute::INTERNAL_IP4_ADDRESS, Vec::new()));
+        attributes.push((attribute::INTERNAL_IP4_ADDRESS, wish(true)));
         attributes.push((attribute::INTERNAL_IP4_DNS, Vec::new()));
     }
     if v6 {
-        attributes.push((attribute::INTERNAL_IP6_ADDRESS, Vec::new()));
+        attributes.push((attribute::INTERNAL_IP6_ADDRESS, wish(false)));
         attributes.push((attribute::INTERNAL_IP6_DNS, Vec::new()));
     }
     (!attributes.is_empty()).then_some({

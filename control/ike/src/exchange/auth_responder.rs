@@ -97,11 +97,7 @@ impl IkeSa {
             None => "EAP".to_owned(),
             Some(method) => format!("{method:?}"),
         };
-        let near: Vec<_> = ctx
-            .connections
-            .iter()
-            .filter(|c| c.accepts_addresses(self.local.ip(), self.remote.ip()))
-            .collect();
+        let near = ctx.connections.near(self.local.ip(), self.remote.ip());
         let fits = |connection: &Connection| {
             let asked = parts.id_r.as_ref();
             let named = asked.is_none_or(|id| *id == self.identity_for(ctx.credentials, connection, asked));
@@ -194,6 +190,15 @@ impl IkeSa {
         let connection = self.connection.clone();
         if self.support.mobike {
             payloads.push(status(NotifyType::MOBIKE_SUPPORTED, Vec::new()));
+            payloads.extend(self.additional_addresses(false));
+        }
+        // RFC 4478: we cannot authenticate such a peer anew, it has to.
+        if let Some(after) = connection
+            .reauthenticate_after
+            .filter(|_| connection.remote_addresses.is_empty())
+        {
+            let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+            payloads.push(status(NotifyType::AUTH_LIFETIME, seconds.to_be_bytes().to_vec()));
         }
         if connection.window > 1 {
             payloads.push(status(

@@ -85,6 +85,14 @@ impl IkeSa {
         let (config, local_ts, remote_ts) = self.child_for(parts, renews)?;
         let (suite, offer) = choose_esp(&config.proposals, parts.proposals()?, with_exchange)?;
         let spi_out = offer.esp_spi()?;
+        let for_resource = parts.has(NotifyType::SA_RESOURCE_INFO);
+        let resource = match renews.and_then(|spi_in| self.child_by_spi_in(spi_in)) {
+            Some(old) => old.resource,
+            None => self.free_resource(&config),
+        };
+        if for_resource && renews.is_none() && resource.is_none_or(|resource| resource >= config.resources) {
+            return Err(Error::TsMaxQueue);
+        }
         let mut shared = Vec::new();
         let mut ke_payload = None;
         if let Some(method) = suite.method {
@@ -115,6 +123,10 @@ impl IkeSa {
                 transforms: suite.transforms(),
             }],
         }));
+        if for_resource {
+            let resource = u32::from(resource.unwrap_or(0)).to_be_bytes().to_vec();
+            payloads.push(status(NotifyType::SA_RESOURCE_INFO, resource));
+        }
         if with_exchange {
             payloads.push(Payload::Nonce(nonce_r.clone()));
         }
@@ -135,6 +147,7 @@ impl IkeSa {
             local_ts,
             remote_ts,
             renews,
+            resource,
             nonce_i,
             nonce_r,
             we_initiated: false,

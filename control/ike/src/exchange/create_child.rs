@@ -34,6 +34,7 @@ pub(crate) struct ChildExchange {
     renews: Option<u32>,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
+    resource: Option<u16>,
     restarts: u8,
 }
 
@@ -48,6 +49,7 @@ pub(crate) struct NegotiatedChild {
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     pub(crate) renews: Option<u32>,
+    pub(crate) resource: Option<u16>,
     pub(crate) nonce_i: Vec<u8>,
     pub(crate) nonce_r: Vec<u8>,
     pub(crate) we_initiated: bool,
@@ -83,6 +85,10 @@ impl IkeSa {
         };
         let spi_in = ctx.registry.new_child_spi(ctx.random);
         let nonce = draw_nonce(ctx);
+        let resource = match renews.and_then(|spi_in| self.child_by_spi_in(spi_in)) {
+            Some(old) => old.resource,
+            None => self.free_resource(&config),
+        };
         Ok(ChildExchange {
             config,
             spi_in,
@@ -91,6 +97,7 @@ impl IkeSa {
             renews,
             local_ts,
             remote_ts,
+            resource,
             restarts: 0,
         })
     }
@@ -103,6 +110,11 @@ impl IkeSa {
             .collect();
         if child.config.mode == Mode::Transport {
             out.push(status(NotifyType::USE_TRANSPORT_MODE, Vec::new()));
+        }
+        // RFC 9611 section 3: the first pair is for all workers, each further one for one of them.
+        if let Some(resource) = child.resource.filter(|resource| *resource > 0) {
+            let resource = u32::from(resource).to_be_bytes().to_vec();
+            out.push(status(NotifyType::SA_RESOURCE_INFO, resource));
         }
         out.push(Payload::Sa(SaPayload { proposals }));
         if with_exchange {
@@ -133,7 +145,8 @@ impl IkeSa {
             .connection
             .child(name)
             .map_or(1, |config| config.resources.max(1));
-        if have >= usize::from(wanted) {
+        let full = self.full_children.iter().any(|full| full == name);
+        if have >= usize::from(wanted) || (full && have > 0) {
             return Ok(());
         }
         let child = self.draft_child(ctx, name, None, true)?;
@@ -234,6 +247,10 @@ impl IkeSa {
         match error {
             _ if superseded => {}
             Error::PeerRefused(NotifyType::TEMPORARY_FAILURE) => self.retry_later(ctx, again),
+            // RFC 9611 section 3: what there is suffices the peer.
+            Error::PeerRefused(NotifyType::TS_MAX_QUEUE) if renews.is_none() => {
+                self.full_children.push(name.to_owned());
+            }
             // RFC 7296 section 2.25.1: the peer no longer has what we renew; start over without it.
             Error::PeerRefused(NotifyType::CHILD_SA_NOT_FOUND) => {
                 if let Some(spi_in) = renews.filter(|spi_in| self.child_by_spi_in(*spi_in).is_some()) {
@@ -298,6 +315,13 @@ impl IkeSa {
         if nonces.1.is_empty() {
             return Err(Error::MissingPayload("Nonce"));
         }
+        if child.resource.is_some_and(|resource| resource > 0)
+            && !parts.has(NotifyType::SA_RESOURCE_INFO)
+            && !self.full_children.contains(&child.config.name)
+        {
+            // The peer does not know what a further pair is for: it gets no more of them.
+            self.full_children.push(child.config.name.clone());
+        }
         let additional: Vec<_> = suite.additional_methods().collect();
         let negotiated = NegotiatedChild {
             config: child.config,
@@ -308,6 +332,7 @@ impl IkeSa {
             local_ts,
             remote_ts,
             renews: child.renews,
+            resource: child.resource,
             nonce_i: nonces.0.clone(),
             nonce_r: nonces.1.clone(),
             we_initiated: true,
@@ -404,6 +429,7 @@ impl IkeSa {
                 local_ts: n.local_ts,
                 remote_ts: n.remote_ts,
                 renews,
+                resource: n.resource,
                 select,
                 by_peer: !n.we_initiated,
             },

@@ -106,7 +106,10 @@ impl IkeSa {
             .iter()
             .any(|p| p.additional.iter().any(|list| !list.is_empty()));
         payloads.extend(announcements(self, intermediate, connection.ppk.is_some()));
-        payloads.push(status(NotifyType::REDIRECT_SUPPORTED, Vec::new()));
+        payloads.push(match self.redirected_from {
+            Some(gateway) => super::redirect::redirected_from(gateway),
+            None => status(NotifyType::REDIRECT_SUPPORTED, Vec::new()),
+        });
         self.remote_spi = 0;
         let request = emit_message(&self.header(ExchangeType::IKE_SA_INIT, 0, false), &payloads);
         self.outbox.restart();
@@ -185,7 +188,7 @@ impl IkeSa {
                 return Ok(());
             }
             if let Some(redirect) = parts.notify(NotifyType::REDIRECT) {
-                let to = redirect_target(redirect, &nonce)?;
+                let to = super::redirect::target(redirect, &nonce)?;
                 ctx.effects.push(Effect::Redirected {
                     connection: self.connection.name.clone(),
                     to,
@@ -256,6 +259,8 @@ impl IkeSa {
         self.support.fragmentation = parts.has(NotifyType::IKEV2_FRAGMENTATION_SUPPORTED);
         self.support.childless = parts.has(NotifyType::CHILDLESS_IKEV2_SUPPORTED);
         self.support.ppk = parts.has(NotifyType::USE_PPK);
+        self.support.redirect =
+            parts.has(NotifyType::REDIRECT_SUPPORTED) || parts.has(NotifyType::REDIRECTED_FROM);
         self.support.windows = parts.vendors.iter().any(|id| id.starts_with(&WINDOWS_VENDOR_ID));
         if let Some(hashes) = parts.notify(NotifyType::SIGNATURE_HASH_ALGORITHMS) {
             self.support.signature_hashes = hashes
@@ -297,21 +302,4 @@ pub(crate) fn wanted_method(
         .ok_or_else(|| {
             Error::NoProposalChosen("the peer wants a key exchange method that was not offered".into())
         })
-}
-
-/// The address in a REDIRECT whose nonce is ours (RFC 5685 section 6).
-fn redirect_target(notify: &NotifyPayload, nonce: &[u8]) -> Result<std::net::IpAddr> {
-    let mut reader = crate::reader::Reader::new(&notify.data);
-    let kind = reader.u8("redirect identity")?;
-    let length = usize::from(reader.u8("redirect identity")?);
-    let identity = reader.take(length, "redirect identity")?;
-    if reader.finish() != nonce {
-        return Err(Error::Malformed("redirect nonce"));
-    }
-    let address = match kind {
-        1 => <[u8; 4]>::try_from(identity).ok().map(std::net::IpAddr::from),
-        2 => <[u8; 16]>::try_from(identity).ok().map(std::net::IpAddr::from),
-        _ => None,
-    };
-    address.ok_or(Error::Malformed("redirect identity"))
 }

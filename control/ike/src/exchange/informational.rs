@@ -136,9 +136,14 @@ impl IkeSa {
         {
             answer.push(status(NotifyType::COOKIE2, cookie.data.clone()));
         }
+        if self.support.mobike {
+            self.note_additional_addresses(parts);
+        }
         if parts.has(NotifyType::UPDATE_SA_ADDRESSES) {
             answer.extend(self.peer_updates_addresses(ctx, parts));
         }
+        self.redirected_by_gateway(ctx, parts)?;
+        self.peer_lost_child(ctx, parts);
         Ok(answer)
     }
 
@@ -173,6 +178,23 @@ impl IkeSa {
         (state != ChildState::Deleting).then_some(spi_in)
     }
 
+    /// The peer got ESP that it has no SA for, and says so under the protection of the IKE SA (RFC 7296 section 1.5):
+    /// the pair is of no more use to it.
+    fn peer_lost_child(&mut self, ctx: &mut Context<'_>, parts: &Parts) {
+        let named = parts.notify(NotifyType::INVALID_SPI).and_then(|notify| {
+            let spi = <[u8; 4]>::try_from(notify.data.as_slice()).ok()?;
+            self.child_by_spi_out(u32::from_be_bytes(spi))
+        });
+        let Some(child) =
+            named.filter(|child| child.state == ChildState::Active && child.successor.is_none())
+        else {
+            return;
+        };
+        let (spi_in, name) = (child.spi_in(), child.name.clone());
+        self.enqueue(ctx.now, Task::DeleteChild { spi_in });
+        self.enqueue(ctx.now, Task::CreateChild { name });
+    }
+
     fn peer_deletes_ike(&mut self, ctx: &mut Context<'_>) {
         // The peer's renewal succeeded and ours did not reach it: its SA carries on.
         if let Some(collision) = self.collision.take() {
@@ -189,7 +211,14 @@ impl IkeSa {
         let Some((local, remote)) = self.request_path else {
             return Vec::new();
         };
+        if Self::finds_unwanted_nat(parts, local, remote) {
+            return vec![status(NotifyType::UNEXPECTED_NAT_DETECTED, Vec::new())];
+        }
+        let elsewhere = remote.ip() != self.remote.ip();
         self.redetect_nat(parts, local, remote);
+        if elsewhere {
+            self.enqueue(ctx.now, Task::ProbePath);
+        }
         if (local, remote) != (self.local, self.remote) || parts.has(NotifyType::NAT_DETECTION_SOURCE_IP) {
             self.move_to(ctx, local, remote);
         }

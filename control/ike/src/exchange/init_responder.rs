@@ -1,10 +1,10 @@
 //! IKE_SA_INIT as responder: nothing is remembered of a request that is refused or asked for a cookie.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use crate::config::{Childless, Connection, RemoteAuth};
+use crate::config::Childless;
 use crate::crypto::key_exchange::{KeMethod, answer};
+use crate::endpoint::Directory;
 use crate::error::{Error, Result};
 use crate::ike_sa::{Context, IkeSa, Keyed};
 use crate::keymat::{IkeKeys, Seed, first_seed};
@@ -20,6 +20,7 @@ use crate::window::Inbox;
 use super::ike_sa_init::{announcements, draw_nonce};
 use super::parts::{Parts, status};
 use super::peer_auth::trusted_authorities;
+use super::redirect::redirect;
 
 /// What becomes of a first request.
 pub(crate) enum Outcome {
@@ -41,11 +42,8 @@ pub(crate) fn answer_init(
     let offers = parts.proposals()?;
     let ke = parts.ke()?;
     let nonce_i = parts.nonce()?.to_vec();
-    let candidates: Vec<&Arc<Connection>> = ctx
-        .connections
-        .iter()
-        .filter(|c| c.accepts_addresses(local.ip(), remote.ip()))
-        .collect();
+    let candidates = ctx.connections.near(local.ip(), remote.ip());
+    let wants_certificate = Directory::wants_certificate(&candidates);
     if candidates.is_empty() {
         return Err(Error::NoProposalChosen(
             "no connection is configured for this peer".into(),
@@ -127,15 +125,11 @@ pub(crate) fn answer_init(
         force,
     ));
     let intermediate = suite.additional_methods().next().is_some();
-    let ppk = sa.support.ppk && ctx.connections.iter().any(|c| c.ppk.is_some());
+    let ppk = sa.support.ppk && ctx.connections.any_ppk;
     payloads.extend(announcements(&sa, intermediate, ppk));
     // RFC 7296 section 1.2: only here can the responder ask for a certificate, before it knows which connection the peer
     // will turn out to use; peers that send theirs only where asked depend on it.
-    if ctx
-        .connections
-        .iter()
-        .any(|c| c.remote_auth == RemoteAuth::Certificate && c.accepts_addresses(local.ip(), remote.ip()))
-    {
+    if wants_certificate {
         payloads.extend(trusted_authorities(ctx.credentials));
     }
     if sa.connection.childless != Childless::Never {
@@ -151,13 +145,4 @@ pub(crate) fn answer_init(
     sa.log_keys(ctx);
     sa.transmit(ctx, &vec![response]);
     Ok(Outcome::Accepted(Box::new(sa)))
-}
-
-fn redirect(to: std::net::IpAddr, nonce: &[u8]) -> Payload {
-    let mut data = match to {
-        std::net::IpAddr::V4(v4) => [&[1, 4][..], &v4.octets()].concat(),
-        std::net::IpAddr::V6(v6) => [&[2, 16][..], &v6.octets()].concat(),
-    };
-    data.extend_from_slice(nonce);
-    status(NotifyType::REDIRECT, data)
 }

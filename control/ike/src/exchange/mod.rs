@@ -11,7 +11,9 @@ pub(crate) mod informational;
 pub(crate) mod init_responder;
 pub(crate) mod intermediate;
 pub(crate) mod parts;
+mod path;
 pub(crate) mod peer_auth;
+pub(crate) mod redirect;
 pub(crate) mod rekey_ike;
 
 use crate::crypto::key_exchange::Offer;
@@ -37,6 +39,8 @@ pub(crate) enum Exchange {
     DeleteIke,
     /// INFORMATIONAL without payloads.
     Liveness,
+    /// INFORMATIONAL with a cookie to return (RFC 4555 section 3.7).
+    Probe(Vec<u8>),
     /// INFORMATIONAL with UPDATE_SA_ADDRESSES (RFC 4555).
     UpdateAddresses,
 }

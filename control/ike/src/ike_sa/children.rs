@@ -33,6 +33,7 @@ pub(crate) struct NewChild {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     /// Inbound SPI of the pair that it renews.
     pub(crate) renews: Option<u32>,
+    pub(crate) resource: Option<u16>,
     /// Use it for sending at once: a first pair, or a renewal of ours. A renewal of the peer's waits until the peer
     /// deletes the old pair, by which time it can certainly receive.
     pub(crate) select: bool,
@@ -144,6 +145,7 @@ impl IkeSa {
             local_ts: new.local_ts,
             remote_ts: new.remote_ts,
             state: ChildState::Active,
+            resource: new.resource,
             successor: None,
             collision: None,
             rekey_at: ctx.now + rekey.renew_after.saturating_sub(early),
@@ -168,14 +170,38 @@ impl IkeSa {
             .push_back(Event::Dataplane(Update::InstallSa(child.inbound.clone())));
         ctx.events
             .push_back(Event::Dataplane(Update::InstallSa(child.outbound.clone())));
+        ctx.registry.settle(self.id, child.spi_in(), child.spi_out());
         self.children.push(child);
         if select {
             self.select_outbound(ctx, new.spi_in);
         }
         if let Some(old) = new.renews.and_then(|spi| self.child_by_spi_in_mut(spi)) {
             old.successor = Some(new.spi_in);
+        } else if !new.by_peer && new.config.resources > 1 {
+            // The next of several; it is not asked for once there are enough.
+            self.enqueue(
+                ctx.now,
+                super::Task::CreateChild {
+                    name: new.config.name,
+                },
+            );
         }
         Ok(())
+    }
+
+    /// Which of several pairs a further one of this child is: the lowest number that is free (RFC 9611). `None` where
+    /// the configuration wants one pair.
+    pub(crate) fn free_resource(&self, config: &ChildConfig) -> Option<u16> {
+        let taken = |resource: &u16| {
+            let mut of_child = self
+                .children
+                .iter()
+                .filter(|c| c.name == config.name && c.successor.is_none());
+            of_child.any(|child| child.resource == Some(*resource))
+        };
+        (config.resources > 1)
+            .then(|| (0..u16::MAX).find(|resource| !taken(resource)))
+            .flatten()
     }
 
     /// Sends with this pair from now on.
@@ -199,6 +225,8 @@ impl IkeSa {
             return;
         };
         let child = self.children.swap_remove(index);
+        ctx.registry.leave(self.id, child.spi_in());
+        ctx.registry.leave(self.id, child.spi_out());
         if ctx.registry.is_selected(child.tunnel(), spi_in) {
             // Its successor, or else another pair of the same tunnel.
             let successor = child.successor.filter(|spi| self.child_by_spi_in(*spi).is_some());
@@ -259,6 +287,8 @@ impl IkeSa {
                 .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
         for child in std::mem::take(&mut self.children) {
+            ctx.registry.leave(self.id, child.spi_in());
+            ctx.registry.leave(self.id, child.spi_out());
             ctx.registry.orphan(child.tunnel(), child.spi_in());
             ctx.events
                 .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));

@@ -21,6 +21,7 @@ use crate::credential::Credentials;
 use crate::crypto::cipher::Protector;
 use crate::crypto::key_exchange::KeMethod;
 use crate::crypto::random::{Draw, Random};
+use crate::endpoint::Directory;
 use crate::error::{Error, Hex, Result};
 use crate::event::{Counters, Event, SaId, Transmit};
 use crate::exchange::Exchange;
@@ -45,7 +46,7 @@ pub(crate) struct Context<'a> {
     pub(crate) random: &'a mut dyn Random,
     pub(crate) config: &'a EndpointConfig,
     pub(crate) credentials: &'a Credentials,
-    pub(crate) connections: &'a [Arc<Connection>],
+    pub(crate) connections: &'a Directory,
     pub(crate) registry: &'a mut Registry,
     pub(crate) transmits: &'a mut VecDeque<Transmit>,
     pub(crate) events: &'a mut VecDeque<Event>,
@@ -91,6 +92,10 @@ pub(crate) struct PeerSupport {
     pub(crate) childless: bool,
     pub(crate) ppk: bool,
     pub(crate) signature_hashes: Vec<u16>,
+    /// It follows redirects (RFC 5685).
+    pub(crate) redirect: bool,
+    /// Where else it is (RFC 4555 section 3.6).
+    pub(crate) additional_addresses: Vec<IpAddr>,
     /// It is Windows, which refuses to have Child SAs renewed by a gateway while it is behind a NAT.
     pub(crate) windows: bool,
 }
@@ -228,6 +233,14 @@ pub(crate) struct IkeSa {
     pub(crate) census_at: Option<Instant>,
     /// Where the request being answered came in: our address, the peer's.
     pub(crate) request_path: Option<(SocketAddr, SocketAddr)>,
+    /// Pairs of addresses that failed since the peer was last heard (RFC 4555).
+    pub(crate) paths_tried: Vec<(IpAddr, IpAddr)>,
+    /// The gateway that sent us to this one.
+    pub(crate) redirected_from: Option<IpAddr>,
+    /// Virtual addresses to ask for: those of the SA that this one replaces.
+    pub(crate) wished_addresses: Vec<IpAddr>,
+    /// Children, by name, of which the peer takes no more (RFC 9611).
+    pub(crate) full_children: Vec<String>,
     /// An operator closed children of it: they do not come back by themselves.
     pub(crate) held_down: bool,
 }
@@ -292,6 +305,10 @@ impl IkeSa {
             reauthenticate_at: None,
             census_at: None,
             request_path: None,
+            paths_tried: Vec::new(),
+            redirected_from: None,
+            wished_addresses: Vec::new(),
+            full_children: Vec::new(),
             held_down: false,
         }
     }
@@ -500,7 +517,10 @@ impl IkeSa {
         }
     }
 
-    pub(crate) fn inherit(&mut self, estate: Estate) {
+    pub(crate) fn inherit(&mut self, ctx: &mut Context<'_>, estate: Estate) {
+        for child in &estate.children {
+            ctx.registry.settle(self.id, child.spi_in(), child.spi_out());
+        }
         self.children.extend(estate.children);
         self.draining.extend(estate.draining);
         self.tasks.extend(

@@ -77,6 +77,7 @@ impl IkeSa {
             }
         }
         self.last_heard = ctx.now;
+        self.paths_tried.clear();
         let Some((first, inner)) = self.reassemble(ctx, header, part, plaintext) else {
             return;
         };
@@ -258,6 +259,7 @@ impl IkeSa {
                 Ok(())
             }
             Exchange::Liveness => Ok(()),
+            Exchange::Probe(cookie) => self.take_probe(&cookie, &parts),
             Exchange::UpdateAddresses => self.take_address_update(ctx, &parts),
         };
         if !self.outbox.exchanges().any(Exchange::concerns_child) {

@@ -28,6 +28,12 @@ pub(crate) enum Task {
     Liveness,
     /// Tell the peer our new address.
     UpdateAddresses,
+    /// Tell the peer where else we are.
+    AnnounceAddresses,
+    /// Find out whether the peer is where it says.
+    ProbePath,
+    /// Send the peer to another gateway.
+    Redirect { to: std::net::IpAddr },
 }
 
 /// A task and when to start it.
@@ -86,6 +92,9 @@ impl IkeSa {
                 Task::DeleteIke { reason } => self.start_ike_delete(ctx, reason),
                 Task::Liveness => self.start_liveness(ctx),
                 Task::UpdateAddresses => self.start_address_update(ctx),
+                Task::AnnounceAddresses => self.start_announcement(ctx),
+                Task::ProbePath => self.start_probe(ctx),
+                Task::Redirect { to } => self.start_redirect(ctx, to),
             };
             if let Err(error) = outcome {
                 let (connection, remote) = (Some(self.connection.name.clone()), self.remote);
@@ -166,6 +175,7 @@ impl IkeSa {
             self.close(ctx, reason);
             return;
         }
+        self.try_another_path(ctx);
         let policy = self.connection.retransmission;
         match self.outbox.due(now, &policy, ctx.random) {
             Ok(requests) => {
@@ -282,7 +292,13 @@ impl IkeSa {
                 .children
                 .iter()
                 .filter(|child| child.name == config.name && child.successor.is_none());
-            if have.count() < usize::from(config.resources.max(1)) {
+            let full = self.full_children.contains(&config.name);
+            let wanted = if full {
+                1
+            } else {
+                usize::from(config.resources.max(1))
+            };
+            if have.count() < wanted {
                 self.enqueue(
                     now,
                     Task::CreateChild {
