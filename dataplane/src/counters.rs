@@ -202,12 +202,12 @@ impl WorkerCounters {
         self.bump(CounterLayout::port_cell(slot.get(), counter), count);
     }
 
-    /// Sets a port's.
-    #[inline]
-    pub fn set_port(&self, slot: PortSlot, counter: PortCounter, value: u64) {
-        if let Some(cell) = self.cells().get(CounterLayout::port_cell(slot.get(), counter)) {
-            cell.store(value, Ordering::Relaxed);
-        }
+    /// A port's.
+    #[must_use]
+    pub fn get_port(&self, slot: PortSlot, counter: PortCounter) -> u64 {
+        self.cells()
+            .get(CounterLayout::port_cell(slot.get(), counter))
+            .map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::sa::PathReport;
 use crate::stage::{self, Backlog, Context};
 use crate::tables::{PortSlot, Reader, VrfIndex};
 use crate::tap::Tap;
-use crate::xsk::{ClosedQueue, FramePool, PortQueue, QueueId, Sleeper, Waker, Watch};
+use crate::xsk::{ClosedQueue, FramePool, KernelStatistics, PortQueue, QueueId, Sleeper, Waker, Watch};
 
 /// Packets beyond a batch that wait for the next: the pieces of a batch of packets cut in four.
 const BACKLOG_PACKETS: usize = 4 * BATCH_PACKETS;
@@ -125,6 +125,8 @@ struct Served<'u> {
     slot: PortSlot,
     queue: PortQueue<'u>,
     watch: Watch,
+    /// What the kernel had counted when it was last asked.
+    kernel: KernelStatistics,
     is_broken: bool,
     busy_polls: bool,
 }

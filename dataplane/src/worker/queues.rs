@@ -3,9 +3,10 @@
 use southbound::{DropReason, PORT_SLOTS, PortCounter, WorkerCounter};
 
 use super::{Command, Report, Served, Worker};
+use crate::counters::WorkerCounters;
 use crate::stage;
 use crate::tables::PortSlot;
-use crate::xsk::{PortQueue, QueueId, Remedy, Watch};
+use crate::xsk::{KernelStatistics, PortQueue, QueueId, Remedy, Watch};
 
 impl<'u> Worker<'u> {
     /// Does what the main thread says.
@@ -24,6 +25,7 @@ impl<'u> Worker<'u> {
                         slot,
                         queue: *queue,
                         watch: Watch::default(),
+                        kernel: KernelStatistics::default(),
                         is_broken: false,
                         busy_polls,
                     });
@@ -76,6 +78,9 @@ impl<'u> Worker<'u> {
     fn remove(&mut self, id: QueueId) {
         while let Some(index) = self.queues.iter().position(|served| served.queue.id() == id) {
             let mut served = self.queues.swap_remove(index);
+            if let Ok(kernel) = served.queue.kernel_statistics() {
+                count_kernel(&self.parts.counters, served.slot, &served.kernel, &kernel);
+            }
             served.queue.complete(&mut self.pool);
             self.chunks_away += served.queue.census().sum();
             // What was received and not walked yet is lost with the socket, and was never counted as received.
@@ -140,28 +145,8 @@ impl<'u> Worker<'u> {
             fill += u64::from(census.fill + census.kernel_receiving + census.receive);
             transmit += u64::from(census.transmit + census.kernel_sending + census.completion);
             if let Ok(kernel) = served.queue.kernel_statistics() {
-                counters.set_port(served.slot, PortCounter::KernelDropped, kernel.receive_dropped);
-                counters.set_port(
-                    served.slot,
-                    PortCounter::ReceiveRingFull,
-                    kernel.receive_ring_full,
-                );
-                counters.set_port(served.slot, PortCounter::FillRingEmpty, kernel.fill_ring_empty);
-                counters.set_port(
-                    served.slot,
-                    PortCounter::ReceiveInvalid,
-                    kernel.receive_invalid_descriptors,
-                );
-                counters.set_port(
-                    served.slot,
-                    PortCounter::TransmitInvalid,
-                    kernel.transmit_invalid_descriptors,
-                );
-                counters.set_port(
-                    served.slot,
-                    PortCounter::TransmitRingEmpty,
-                    kernel.transmit_ring_empty,
-                );
+                count_kernel(counters, served.slot, &served.kernel, &kernel);
+                served.kernel = kernel;
             }
         }
         counters.set(WorkerCounter::FramesFree, self.pool.len() as u64);
@@ -170,5 +155,49 @@ impl<'u> Worker<'u> {
         // From the table of owners, so that the four sum up to all frames only if none is lost or in two places.
         let held = self.pool.umem().tally().held + self.chunks_away;
         counters.set(WorkerCounter::FramesHeld, u64::from(held));
+    }
+}
+
+/// Adds what the kernel counted at a queue since it was last asked: a port may have several queues here, and each counts
+/// from zero when it is bound anew.
+fn count_kernel(
+    counters: &WorkerCounters,
+    slot: PortSlot,
+    before: &KernelStatistics,
+    now: &KernelStatistics,
+) {
+    for (counter, before, now) in [
+        (
+            PortCounter::KernelDropped,
+            before.receive_dropped,
+            now.receive_dropped,
+        ),
+        (
+            PortCounter::ReceiveRingFull,
+            before.receive_ring_full,
+            now.receive_ring_full,
+        ),
+        (
+            PortCounter::FillRingEmpty,
+            before.fill_ring_empty,
+            now.fill_ring_empty,
+        ),
+        (
+            PortCounter::ReceiveInvalid,
+            before.receive_invalid_descriptors,
+            now.receive_invalid_descriptors,
+        ),
+        (
+            PortCounter::TransmitInvalid,
+            before.transmit_invalid_descriptors,
+            now.transmit_invalid_descriptors,
+        ),
+        (
+            PortCounter::TransmitRingEmpty,
+            before.transmit_ring_empty,
+            now.transmit_ring_empty,
+        ),
+    ] {
+        counters.add_port(slot, counter, now.saturating_sub(before));
     }
 }

@@ -140,6 +140,22 @@ impl Gateway {
         self.turn();
     }
 
+    /// One more queue of a port for the same worker; what is behind it is the caller's.
+    pub fn add_queue(&mut self, port: u32, queue: u32) -> MemoryKernel<'static> {
+        let slot = self.writer.port_slot(PortId(port)).unwrap();
+        let sizes = RingSizes {
+            fill: 128,
+            receive: 64,
+            transmit: 64,
+            completion: 64,
+        };
+        let id = QueueId { port, queue };
+        let (queue, kernel) = memory::pair(self.worker.pool().umem(), id, &sizes).unwrap();
+        self.commands.send(Command::Add(slot, Box::new(queue))).unwrap();
+        self.turn();
+        kernel
+    }
+
     pub fn set_mtu(&mut self, port: u32, mtu_bytes: u16) {
         let slot = self.writer.port_slot(PortId(port)).unwrap();
         self.writer.set_port_link(
