@@ -77,8 +77,8 @@ fn tag_site_1(topology: &Topology) {
     host.ip("addr add 10.1.0.10/25 dev eth0.10").unwrap();
     host.ip("addr add fd01::10/64 dev eth0.10 nodad").unwrap();
     host.ip("addr add 10.1.0.140/25 dev eth0.11").unwrap();
-    host.ip("route add default via 10.1.0.1").unwrap();
-    host.ip("-6 route add default via fd01::1").unwrap();
+    host.ip("route replace default via 10.1.0.1").unwrap();
+    host.ip("-6 route replace default via fd01::1").unwrap();
     // What comes from the second VLAN's address goes back by it.
     host.ip("rule add from 10.1.0.140 table 11").unwrap();
     host.ip("route add default via 10.1.0.129 table 11").unwrap();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use control::config::{Gateway, KeyAccess, Problems};
 use proptest::prelude::*;
-use southbound::{DscpPolicy, Mode, PortRole, SaDirection, TtlPolicy, TunnelId, VrfId};
+use southbound::{DscpPolicy, Mode, PolicyDefault, PortRole, SaDirection, TtlPolicy, TunnelId, VrfId};
 
 /// A folder that goes with the test.
 struct Folder(PathBuf);
@@ -463,6 +463,39 @@ fn the_example_is_a_good_configuration() {
     assert_ne!(uncommented, text);
     let path = folder.write("penstock.toml", &uncommented);
     Gateway::load(&path, KeyAccess::IfReadable).unwrap();
+}
+
+#[test]
+fn a_default_for_what_no_policy_matches_and_a_remark_where_it_is_missing() {
+    let folder = Folder::new("default");
+    let load = |text: &str| {
+        let path = folder.write("penstock.toml", text);
+        Gateway::load(&path, KeyAccess::IfReadable)
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("example/penstock.toml");
+    let example = fs::read_to_string(example).unwrap();
+    let loaded = load(&example).unwrap();
+    let defaults = &loaded.gateway.policy_defaults;
+    assert_eq!(defaults.get(&VrfId::MAIN), Some(&PolicyDefault::Bypass));
+    assert!(loaded.notes.iter().all(|note| !note.contains("policy_default")));
+    // A route into a tunnel beside a policy, and nothing said: the operator is told what holds then.
+    let silent = load(&example.replace("policy_default = \"bypass\"", "")).unwrap();
+    assert!(silent.gateway.policy_defaults.is_empty());
+    assert!(
+        silent
+            .notes
+            .iter()
+            .any(|note| note.contains("policy_default = \"bypass\"")),
+        "{:?}",
+        silent.notes
+    );
+    let of_vrf = example.replace("# policy_default = \"discard\"", "policy_default = \"discard\"");
+    let defaults = load(&of_vrf).unwrap().gateway.policy_defaults;
+    assert_eq!(defaults.get(&VrfId(10)), Some(&PolicyDefault::Discard));
+    let wrong = load(&example.replace("\"bypass\"", "\"allow\""))
+        .unwrap_err()
+        .to_string();
+    assert!(wrong.contains("expected `bypass` or `discard`"), "{wrong}");
 }
 
 proptest! {

@@ -111,6 +111,8 @@ impl Flags {
     pub const PROTECTED: Self = Self(1 << 4);
     /// It is an error about a packet that came out of the tunnel that it is sent into.
     pub const REPLY: Self = Self(1 << 6);
+    /// No rule matched it: it may not cross between the protected side and the rest.
+    pub const UNRULED: Self = Self(1 << 7);
 
     /// Whether all of `other`'s are set.
     #[inline(always)]

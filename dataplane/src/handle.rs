@@ -196,6 +196,10 @@ impl ForwardingPlane for Handle<'_> {
         }
     }
 
+    fn settle(&mut self) {
+        Self::settle(self);
+    }
+
     fn end_sync(&mut self, generation: u64) -> u64 {
         for port in self.writer.ports_older_than(generation) {
             self.ports.remove(port, self.now_ms);

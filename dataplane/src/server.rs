@@ -254,6 +254,8 @@ impl Connection {
                     .zip(updates)
                     .filter_map(|(index, update)| Some((index, plane.apply(new, update).err()?)))
                     .collect();
+                // The answer says that all took effect.
+                plane.settle();
                 self.pending
                     .push_back(ToControl::Applied { sequence, rejections });
             }
@@ -408,6 +410,7 @@ mod tests {
             rejections: vec![],
         };
         assert_eq!(receive(&mut server, &mut plane, &channel).0, applied);
+        assert_eq!(plane.unsettled(), 0, "the answer says that all took effect");
 
         // A restarted control process takes over.
         let channel = greet(&mut server, &mut plane);

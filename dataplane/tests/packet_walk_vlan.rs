@@ -28,7 +28,7 @@ fn put_vlan(gateway: &mut Gateway, port: u32, vrf: VrfId) {
         vrf,
         xdp: XdpPreference::Auto,
         require_zero_copy: false,
-        mpls: false,
+        mpls: None,
     }));
     let slot = gateway.writer.port_slot(PortId(port)).unwrap();
     let link = PortLink {
@@ -66,6 +66,7 @@ fn gateway() -> Gateway {
                 port: PortId(port),
                 gateway: None,
             }],
+            weights: vec![],
         }));
     }
     gateway
@@ -237,6 +238,7 @@ fn a_vlan_that_moves_to_another_identifier_table_or_parent_takes_its_packets_wit
             port: PortId(BLUE),
             gateway: Some("10.9.0.5".parse().unwrap()),
         }],
+        weights: vec![],
     }));
     let before = gateway.drops();
     gateway.deliver_frame(LAN, &frame(&[], &packet));

@@ -267,7 +267,7 @@ fn the_first_rule_decides_both_ways() {
         assert_eq!(inward("10.1.1.1", "10.2.0.1"), Decision::Discard);
         assert_eq!(
             out("2001:db8::1", "2001:db8::2"),
-            Decision::NoRule,
+            Decision::NoMatch,
             "no rule of IPv6"
         );
     });
@@ -285,7 +285,7 @@ fn the_first_rule_decides_both_ways() {
         );
         assert_eq!(
             view.policy_out(VrfIndex::MAIN, &flow("10.3.0.1", "10.2.0.1")),
-            Decision::NoRule
+            Decision::NoMatch
         );
     });
     assert_eq!(

@@ -153,6 +153,8 @@ drop_reasons! {
     SelectorMismatch = Policy, "selector_mismatch";
     /// A rule says discard.
     PolicyDiscard = Policy, "policy_discard";
+    /// No rule matches, and what no rule matches is discarded.
+    PolicyNoMatch = Policy, "policy_no_match";
     /// A rule says protect, and the packet came in clear.
     UnprotectedInbound = Policy, "unprotected_inbound";
     /// ECN: outer CE over an inner packet that cannot carry it (RFC 6040 section 4.2).

@@ -62,7 +62,7 @@ pub use mpls::{
     ClassMapId, ClassMapSpec, IlmSpec, Label, LabelError, LabelOperation, LabelSpaceId, LabelStack,
     LabelStackError, LabelStatus, LabelVia, Nhlfe, PopClass, PushClass, TtlModel, VrfSpec, VrfStatus,
 };
-pub use policy::{PolicyAction, PolicySpec};
+pub use policy::{PolicyAction, PolicyDefault, PolicySpec};
 pub use port::{PortRole, PortSpec, XdpPreference};
 #[cfg(feature = "testing")]
 pub use recorder::Recorder;
@@ -86,6 +86,9 @@ pub trait ForwardingPlane {
     /// # Errors
     /// The update is refused whole; nothing of it has taken effect.
     fn apply(&mut self, generation: u64, update: Update) -> Result<(), Rejection>;
+
+    /// Completes what updates left to be done together: afterwards every update before is in effect.
+    fn settle(&mut self) {}
 
     /// Removes every object whose generation is older than `generation`; returns how many went.
     fn end_sync(&mut self, generation: u64) -> u64;

@@ -15,6 +15,19 @@ pub enum PolicyAction {
     Discard,
 }
 
+/// What becomes of a packet that crosses between the protected side and the rest of the world, tunnels
+/// included, and that no rule of its table matches (RFC 4301 section 4.4.1: without a match it is discarded).
+///
+/// A table that nobody set a default for discards where it has any rule, and has no say where it has none:
+/// then routes alone decide, and a route into a tunnel protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PolicyDefault {
+    /// Routes decide: forwarded in clear, or into a tunnel that a route leads to.
+    Bypass,
+    /// Dropped, whether or not there are rules.
+    Discard,
+}
+
 /// An ordered rule; the lowest `priority` that matches decides, ties by the lower id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySpec {

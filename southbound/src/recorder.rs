@@ -12,6 +12,7 @@ pub struct Recorder {
     events: Vec<Event>,
     refusals: BTreeMap<String, Rejection>,
     applied: u64,
+    unsettled: u64,
 }
 
 impl Recorder {
@@ -24,6 +25,12 @@ impl Recorder {
     #[must_use]
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// How many updates were applied since it was last told to settle.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled
     }
 
     /// Raises an event.
@@ -64,6 +71,8 @@ fn object(update: &Update) -> (String, bool) {
         Update::RemoveIlm { space, label } => (format!("ilm {} {label}", space.0), true),
         Update::PutClassMap(map) => (format!("class map {}", map.id.0), false),
         Update::RemoveClassMap(id) => (format!("class map {}", id.0), true),
+        Update::PutPolicyDefault { vrf, .. } => (format!("policy default {}", vrf.0), false),
+        Update::RemovePolicyDefault { vrf } => (format!("policy default {}", vrf.0), true),
     }
 }
 
@@ -76,12 +85,17 @@ impl ForwardingPlane for Recorder {
             return Err(rejection.clone());
         }
         self.applied += 1;
+        self.unsettled += 1;
         if removes {
             self.objects.remove(&name);
         } else {
             self.objects.insert(name, (generation, update));
         }
         Ok(())
+    }
+
+    fn settle(&mut self) {
+        self.unsettled = 0;
     }
 
     fn end_sync(&mut self, generation: u64) -> u64 {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    ClassMapId, ClassMapSpec, IlmSpec, IpPrefix, Label, LabelSpaceId, LocalAddress, Neighbour, PolicyId,
-    PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec, TunnelId, TunnelSpec, VrfId, VrfSpec,
+    ClassMapId, ClassMapSpec, IlmSpec, IpPrefix, Label, LabelSpaceId, LocalAddress, Neighbour, PolicyDefault,
+    PolicyId, PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec, TunnelId, TunnelSpec, VrfId, VrfSpec,
 };
 
 /// An idempotent change. `Put` creates or replaces; removing what is not there succeeds.
@@ -76,6 +76,18 @@ pub enum Update {
     PutClassMap(ClassMapSpec),
     /// A mapping that left.
     RemoveClassMap(ClassMapId),
+    /// What becomes of packets that no rule of a table matches.
+    PutPolicyDefault {
+        /// The table.
+        vrf: VrfId,
+        /// What becomes of them.
+        default: PolicyDefault,
+    },
+    /// The table has no default of its own any more.
+    RemovePolicyDefault {
+        /// The table.
+        vrf: VrfId,
+    },
 }
 
 /// Why an update was refused; nothing of it took effect.

@@ -29,6 +29,15 @@ pub(super) struct GatewaySection {
     pub(super) dataplane_socket: Option<String>,
     pub(super) state_directory: Option<String>,
     pub(super) tap: Option<Spanned<String>>,
+    pub(super) policy_default: Option<DefaultAction>,
+}
+
+/// What becomes of packets that no rule matches.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DefaultAction {
+    Bypass,
+    Discard,
 }
 
 /// `[admin]`: the socket behind the command line.
@@ -59,6 +68,7 @@ pub(super) struct MetricsSection {
 pub(super) struct VrfSection {
     pub(super) name: Spanned<String>,
     pub(super) table: Spanned<u32>,
+    pub(super) policy_default: Option<DefaultAction>,
 }
 
 /// `[[port]]`: an interface under the dataplane.

@@ -1,15 +1,15 @@
 //! The validated configuration of a gateway.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use southbound::{IpPrefix, VrfId};
+use southbound::{IpPrefix, PolicyDefault, VrfId};
 use toml::Spanned;
 
-use super::file::File;
+use super::file::{DefaultAction, File};
 use super::key_file::KeyAccess;
 use super::metrics::Metrics;
 use super::policy::{Policy, PolicyTarget};
@@ -58,6 +58,8 @@ pub struct Gateway {
     pub tunnels: Vec<Tunnel>,
     /// Rules of the SPD besides those of policy-based tunnels.
     pub policies: Vec<Policy>,
+    /// What becomes of packets that no rule of a table matches, where the configuration says so.
+    pub policy_defaults: BTreeMap<VrfId, PolicyDefault>,
 }
 
 /// A configuration and what was noticed on the way.
@@ -97,11 +99,40 @@ impl Gateway {
                 ));
             }
         }
+        notes.extend(gateway.undecided_tables());
         Ok(Loaded {
             gateway,
             files: paths,
             notes,
         })
+    }
+
+    /// Remarks on tables with rules beside routes into tunnels that no rule covers, and no word on what then holds.
+    fn undecided_tables(&self) -> Vec<String> {
+        let by_route = |vrf| {
+            self.tunnels.iter().find(|tunnel| {
+                tunnel.inner_vrf == vrf && tunnel.policy_priority.is_none() && !tunnel.routes.is_empty()
+            })
+        };
+        let ruled: BTreeSet<VrfId> = (self.policies.iter().map(|policy| policy.vrf))
+            .chain(
+                (self.tunnels.iter())
+                    .filter(|tunnel| tunnel.policy_priority.is_some())
+                    .map(|tunnel| tunnel.inner_vrf),
+            )
+            .collect();
+        ruled
+            .into_iter()
+            .filter(|vrf| !self.policy_defaults.contains_key(vrf))
+            .filter_map(|vrf| Some((vrf, by_route(vrf)?)))
+            .map(|(vrf, tunnel)| {
+                format!(
+                    "table {} has policies, so what none of them matches is discarded, also what routes lead into \
+                     tunnel {:?}: policy_default = \"bypass\" lets routes decide, \"discard\" says that this is meant",
+                    vrf.0, tunnel.name
+                )
+            })
+            .collect()
     }
 
     fn from_sources(sources: Vec<Source>, keys: KeyAccess) -> Result<Self, Problems> {
@@ -189,6 +220,7 @@ impl Builder {
                 ports: Vec::new(),
                 tunnels: Vec::new(),
                 policies: Vec::new(),
+                policy_defaults: BTreeMap::new(),
             },
             keys,
             taken: HashMap::new(),
@@ -241,8 +273,18 @@ impl Builder {
             let named = self.name(source, "vrf", &vrf.name);
             if self.take(source, "vrf table", &table.to_string(), vrf.table.span()) && named {
                 self.gateway.vrfs.insert(vrf.name.get_ref().clone(), VrfId(table));
+                self.policy_default(VrfId(table), vrf.policy_default);
             }
         }
+    }
+
+    fn policy_default(&mut self, vrf: VrfId, default: Option<DefaultAction>) {
+        let default = match default {
+            Some(DefaultAction::Bypass) => PolicyDefault::Bypass,
+            Some(DefaultAction::Discard) => PolicyDefault::Discard,
+            None => return,
+        };
+        self.gateway.policy_defaults.insert(vrf, default);
     }
 
     fn vrf(&self, source: &Source, name: Option<&Spanned<String>>) -> Option<VrfId> {
@@ -309,6 +351,7 @@ impl Builder {
             {
                 self.gateway.name = name.get_ref().clone();
             }
+            self.policy_default(VrfId::MAIN, section.policy_default);
             if let Some(path) = &section.dataplane_socket {
                 self.gateway.dataplane_socket = source.resolve(path);
             }

@@ -159,6 +159,12 @@ impl Installer {
         for tunnel in &gateway.tunnels {
             self.plan_tunnel(tunnel, &mut plan);
         }
+        for (vrf, default) in &gateway.policy_defaults {
+            plan.updates.push(Update::PutPolicyDefault {
+                vrf: *vrf,
+                default: *default,
+            });
+        }
         for policy in &gateway.policies {
             let action = match &policy.target {
                 PolicyTarget::Protect(name) => PolicyAction::Protect(TunnelId(self.tunnels.number(name))),

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use southbound::{
     ClassMapId, ClassMapSpec, IlmSpec, IpPrefix, Label, LabelSpaceId, LocalAddress, Neighbour,
-    NeighbourState, NextHop, PolicyId, PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec, TunnelId,
-    TunnelSpec, Update, VrfId, VrfSpec,
+    NeighbourState, NextHop, PolicyDefault, PolicyId, PolicySpec, PortId, PortSpec, RouteSpec, SaRef, SaSpec,
+    TunnelId, TunnelSpec, Update, VrfId, VrfSpec,
 };
 
 use super::object::Object;
@@ -28,6 +28,7 @@ pub struct Desired {
     outbound: BTreeMap<TunnelId, SaRef>,
     routes: BTreeMap<(VrfId, IpPrefix), (Vec<NextHop>, Vec<u8>)>,
     labels: BTreeMap<(LabelSpaceId, Label), IlmSpec>,
+    policy_defaults: BTreeMap<VrfId, PolicyDefault>,
     policies: BTreeMap<PolicyId, PolicySpec>,
     changed: BTreeSet<Object>,
     wave_puts: BTreeSet<Object>,
@@ -86,6 +87,10 @@ impl Desired {
                 Object::Route(vrf, prefix),
                 set(&mut self.routes, (vrf, prefix), (next_hops, weights)),
             ),
+            Update::PutPolicyDefault { vrf, default } => (
+                Object::PolicyDefault(vrf),
+                set(&mut self.policy_defaults, vrf, default),
+            ),
             Update::PutPolicy(policy) => (
                 Object::Policy(policy.id),
                 set(&mut self.policies, policy.id, policy),
@@ -99,6 +104,7 @@ impl Desired {
             | Update::RemoveRoute { .. }
             | Update::RemoveTunnel(_)
             | Update::RemoveSa(_)
+            | Update::RemovePolicyDefault { .. }
             | Update::RemovePolicy(_) => {
                 debug_assert!(false, "removals go by their object");
                 return false;
@@ -123,6 +129,7 @@ impl Desired {
             Object::Sa(sa) => self.sas.remove(&sa).is_some(),
             Object::Outbound(tunnel) => self.outbound.remove(&tunnel).is_some(),
             Object::Route(vrf, prefix) => self.routes.remove(&(vrf, prefix)).is_some(),
+            Object::PolicyDefault(vrf) => self.policy_defaults.remove(&vrf).is_some(),
             Object::Policy(id) => self.policies.remove(&id).is_some(),
         };
         if was_there {
@@ -163,6 +170,10 @@ impl Desired {
                     weights,
                 })
             }
+            Object::PolicyDefault(vrf) => Update::PutPolicyDefault {
+                vrf,
+                default: *self.policy_defaults.get(&vrf)?,
+            },
             Object::Policy(id) => Update::PutPolicy(self.policies.get(&id)?.clone()),
         })
     }
@@ -191,6 +202,7 @@ impl Desired {
             .routes
             .keys()
             .map(|(vrf, prefix)| Object::Route(*vrf, *prefix));
+        let defaults = self.policy_defaults.keys().map(|vrf| Object::PolicyDefault(*vrf));
         let policies = self.policies.keys().map(|id| Object::Policy(*id));
         vrfs.chain(class_maps)
             .chain(ports)
@@ -201,6 +213,7 @@ impl Desired {
             .chain(outbound)
             .chain(routes)
             .chain(labels)
+            .chain(defaults)
             .chain(policies)
     }
 

@@ -31,6 +31,8 @@ pub enum Object {
     Route(VrfId, IpPrefix),
     /// What is done with a label.
     Label(LabelSpaceId, Label),
+    /// What becomes of packets that no rule of a table matches.
+    PolicyDefault(VrfId),
     /// A rule of the SPD.
     Policy(PolicyId),
 }
@@ -50,6 +52,7 @@ impl Object {
             Update::InstallSa(sa) => Self::Sa(sa.reference()),
             Update::SelectOutbound { tunnel, .. } => Self::Outbound(*tunnel),
             Update::PutRoute(route) => Self::Route(route.vrf, route.prefix),
+            Update::PutPolicyDefault { vrf, .. } => Self::PolicyDefault(*vrf),
             Update::PutPolicy(policy) => Self::Policy(policy.id),
             _ => return None,
         })
@@ -73,6 +76,7 @@ impl Object {
             Self::Sa(sa) => Update::RemoveSa(sa),
             Self::Outbound(_) => return None,
             Self::Route(vrf, prefix) => Update::RemoveRoute { vrf, prefix },
+            Self::PolicyDefault(vrf) => Update::RemovePolicyDefault { vrf },
             Self::Policy(policy) => Update::RemovePolicy(policy),
         })
     }
@@ -100,6 +104,7 @@ impl fmt::Display for Object {
             ),
             Self::Outbound(tunnel) => write!(formatter, "choice of SA of tunnel {}", tunnel.0),
             Self::Route(vrf, prefix) => write!(formatter, "route {prefix} in table {}", vrf.0),
+            Self::PolicyDefault(vrf) => write!(formatter, "default of policies in table {}", vrf.0),
             Self::Policy(policy) => write!(formatter, "policy {}", policy.0),
         }
     }

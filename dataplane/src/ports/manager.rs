@@ -358,7 +358,7 @@ impl<'u> PortManager<'u> {
             Err(AttachError::Device { source, .. }) => return port.wait(source.to_string(), now_ms),
             Err(error) => return port.refuse(error.to_string(), now_ms),
         };
-        offloads::check(&link.name, mode, self.settings.fix_offloads);
+        port.hides_tags = offloads::check(&link.name, mode, self.settings.fix_offloads);
         if let Some(problem) = self
             .workers
             .first()

@@ -95,6 +95,8 @@ pub(super) struct Port<'u> {
     /// Loaded when the port is first bound, attached from before binding until after draining.
     pub(super) program: Option<PortProgram>,
     pub(super) is_removed: bool,
+    /// The device takes tags off received frames, and would not stop.
+    pub(super) hides_tags: bool,
     pub(super) rebinds: u64,
     pub(super) error: Option<String>,
 }
@@ -108,6 +110,7 @@ impl<'u> Port<'u> {
             phase: Phase::Absent,
             program: None,
             is_removed: false,
+            hides_tags: false,
             rebinds: 0,
             error: None,
         }

@@ -15,6 +15,7 @@ struct Device {
     id: u32,
     mac: [u8; 6],
     is_up: bool,
+    hides_tags: bool,
 }
 
 impl PortManager<'_> {
@@ -29,6 +30,7 @@ impl PortManager<'_> {
                     id: port.spec.id.0,
                     mac: link.mac,
                     is_up: port.view().is_up,
+                    hides_tags: port.hides_tags,
                 };
                 Some((link.index, device))
             })
@@ -113,6 +115,12 @@ fn carrier<'d>(link: &Link, vlan: VlanOf, device: Option<&'d Device>) -> Result<
             vlan.id
         ));
     };
+    if device.hides_tags {
+        return Err(format!(
+            "the device below {name} takes VLAN tags off before its frames are seen, and refuses not to: expected \
+             ethtool -K DEVICE rxvlan off to work"
+        ));
+    }
     if device.mac != link.mac {
         return Err(format!(
             "{name} has another Ethernet address than its parent: expected the same, for only packets to the \
@@ -120,4 +128,52 @@ fn carrier<'d>(link: &Link, vlan: VlanOf, device: Option<&'d Device>) -> Result<
         ));
     }
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_needs_a_port_below_that_shows_its_tags_and_has_its_address() {
+        let link = Link {
+            index: 9,
+            name: "p0.100".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu_bytes: 1500,
+            is_up: true,
+            has_carrier: true,
+            receive_queues: 1,
+            vlan: None,
+        };
+        let vlan = VlanOf {
+            lower: 3,
+            id: 100,
+            is_service: false,
+        };
+        let device = |mac, hides_tags| Device {
+            id: 7,
+            mac,
+            is_up: false,
+            hides_tags,
+        };
+        let refused = |vlan, device: Option<&Device>| carrier(&link, vlan, device).err();
+        assert_eq!(refused(vlan, Some(&device(link.mac, false))), None, "up or not");
+        for (vlan, device, expected) in [
+            (vlan, None, "\"trunk\""),
+            (vlan, Some(device([2; 6], false)), "another Ethernet address"),
+            (vlan, Some(device(link.mac, true)), "rxvlan off"),
+            (
+                VlanOf {
+                    is_service: true,
+                    ..vlan
+                },
+                Some(device(link.mac, false)),
+                "802.1ad",
+            ),
+        ] {
+            let error = refused(vlan, device.as_ref()).unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

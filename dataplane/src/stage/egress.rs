@@ -3,7 +3,7 @@
 //! In: [`Next::Egress`]: a packet with `meta.adjacency`. Out: [`Next::Transmit`] by `meta.device`, or [`Next::Hold`] where
 //! the neighbour's address is not known yet.
 
-use southbound::DropReason;
+use southbound::{DropReason, PortRole};
 use wire::EtherType;
 use wire::flow::Tuple;
 
@@ -36,7 +36,12 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         } else {
             0
         };
-        match context.view.adjacency(meta.adjacency, hash) {
+        let adjacency = context.view.adjacency(meta.adjacency, hash);
+        if meta.flags.has(Flags::UNRULED) && crosses(&adjacency, context) {
+            batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
+            continue;
+        }
+        match adjacency {
             Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
                 if !meta.adjacency.is_group() {
                     before = Some((meta.adjacency, neighbour));
@@ -86,6 +91,23 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         }
     }
     batch.send_all(leaving, Next::Transmit);
+}
+
+/// Whether this way leads to the unprotected side.
+#[cold]
+fn crosses(adjacency: &Adjacency<'_>, context: &Context<'_, '_>) -> bool {
+    let port = match adjacency {
+        Adjacency::Neighbour(neighbour) => neighbour.port,
+        Adjacency::Incomplete(neighbour) => neighbour.port,
+        Adjacency::Glean(link) => link.port,
+        Adjacency::Kernel => return true,
+        // Tunnels are asked about where they are entered.
+        _ => return false,
+    };
+    context
+        .view
+        .port(port)
+        .is_none_or(|port| port.role != PortRole::Protected)
 }
 
 /// The same for every packet of a flow.

@@ -23,6 +23,9 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
         let index = route(frame.bytes(), meta, &mut before, context);
         meta.adjacency = index;
         match index {
+            AdjacencyIndex::KERNEL if meta.flags.has(Flags::UNRULED) => {
+                batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
+            }
             AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL if !meta.flags.has(Flags::OUTER) => {
                 batch.send(slot, Next::Punt);
             }

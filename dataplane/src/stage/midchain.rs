@@ -32,6 +32,10 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             batch.discard(slot, DropReason::TunnelLoop);
             continue;
         }
+        if meta.flags.has(Flags::UNRULED) {
+            batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
+            continue;
+        }
         let Some(index) = meta.into else {
             batch.discard(slot, DropReason::NoOutboundSa);
             continue;

@@ -3,11 +3,17 @@
 //! | in | rule | out |
 //! |---|---|---|
 //! | [`Next::PolicyOut`], a plain packet | protect | [`Next::Midchain`] of that tunnel, whatever the routes say |
-//! | | bypass, none | [`Next::Forward`] |
+//! | | bypass | [`Next::Forward`] |
+//! | | none | [`Next::Forward`], by the default to the protected side or the host only |
 //! | | discard | dropped |
 //! | the same, from a port | the mirrored rule says protect | dropped: it should have come through the tunnel |
-//! | [`Next::PolicyIn`], out of a tunnel | protect by another tunnel, discard | dropped |
+//! | [`Next::PolicyIn`], out of a tunnel | protect by another tunnel, discard, by the default none | dropped |
 //! | | anything else | [`Next::Forward`]; multicast, which no route leads on, to the host: [`Next::Punt`] |
+//!
+//! The default discards where a table has rules and nobody said otherwise. It is about what crosses between the protected
+//! side and the rest (RFC 4301 section 3.1), so where no rule matches, the packet is marked, and ends where its way turns
+//! out to lead into a tunnel, out of a port that is not protected, or to an interface of the kernel's: packets between
+//! protected ports, or to the host itself, cross nothing.
 //!
 //! A table without rules costs one question a batch. That a route leads into a tunnel protects as well: such a packet
 //! waits or is dropped where the tunnel has no SA, and never leaves in clear.
@@ -32,9 +38,14 @@ pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             unruled |= 1 << slot;
             continue;
         }
+        batch.meta_mut(slot).flags.clear(Flags::UNRULED);
         match rule_out(batch.bytes(slot), batch.meta(slot), context) {
-            Ok(None) => unruled |= 1 << slot,
-            Ok(Some(tunnel)) => protect(batch, slot, tunnel),
+            Ok(Ruled::Bypassed) => unruled |= 1 << slot,
+            Ok(Ruled::Unmatched) => {
+                batch.meta_mut(slot).flags.set(Flags::UNRULED);
+                unruled |= 1 << slot;
+            }
+            Ok(Ruled::Protected(tunnel)) => protect(batch, slot, tunnel),
             Err(DropReason::PolicyDiscard) => {
                 batch.refuse(slot, DropReason::PolicyDiscard, SenderError::Prohibited);
             }
@@ -62,23 +73,33 @@ impl RuledTable {
     }
 }
 
-fn rule_out(
-    bytes: &[u8],
-    meta: &Meta,
-    context: &mut Context<'_, '_>,
-) -> Result<Option<TunnelIndex>, DropReason> {
+/// What rules make of a plain packet that goes on.
+enum Ruled {
+    /// Into this tunnel.
+    Protected(TunnelIndex),
+    /// Routes decide.
+    Bypassed,
+    /// Routes decide, but it may not cross to the other side.
+    Unmatched,
+}
+
+fn rule_out(bytes: &[u8], meta: &Meta, context: &mut Context<'_, '_>) -> Result<Ruled, DropReason> {
     let flow = esp_inner::flow(bytes).map_err(|_| DropReason::MalformedIp)?;
+    let mut ruled = Ruled::Bypassed;
     match context.view.policy_out(meta.vrf, &flow) {
-        Decision::Protect(tunnel) => return Ok(Some(tunnel)),
+        Decision::Protect(tunnel) => return Ok(Ruled::Protected(tunnel)),
         Decision::Discard => return Err(DropReason::PolicyDiscard),
         Decision::Bypass => context.counters.add(WorkerCounter::PolicyBypass, 1),
+        Decision::NoMatch => ruled = Ruled::Unmatched,
         Decision::NoRule => {}
     }
     let from_port = matches!(meta.ingress, Ingress::Port(_));
     match context.view.policy_in(meta.vrf, &flow) {
         Decision::Protect(_) if from_port => Err(DropReason::UnprotectedInbound),
         Decision::Discard if from_port => Err(DropReason::PolicyDiscard),
-        _ => Ok(None),
+        // A rule about the other direction lets pass what answers.
+        Decision::Bypass => Ok(Ruled::Bypassed),
+        _ => Ok(ruled),
     }
 }
 
@@ -116,6 +137,7 @@ fn rule_in(bytes: &[u8], meta: &Meta, is_ruled: bool, context: &Context<'_, '_>)
                 return Err(DropReason::SelectorMismatch);
             }
             Decision::Discard => return Err(DropReason::PolicyDiscard),
+            Decision::NoMatch => return Err(DropReason::PolicyNoMatch),
             _ => {}
         }
     }

@@ -1,9 +1,9 @@
 //! The SPD: the first rule for a packet (RFC 4301 section 4.4.1), among ten thousand.
 //!
-//! Rules are parted by the peer's addresses, then by ours: a part is a sorted list of boundaries, each
-//! stretch between two of them knows the few rules that touch it, and a table by the leading bits finds the
-//! stretch in a step or two. A rule that touches many stretches is kept beside them and parted by the other
-//! side's addresses instead. Compiled whole by the writer, and swapped.
+//! Rules are parted by the peer's addresses, then by ours, then by the ports and the protocol: a part is a
+//! sorted list of boundaries, each stretch between two of them knows the few rules that touch it, and a table
+//! by the leading bits finds the stretch in a step or two. A rule that touches many stretches is kept beside
+//! them and parted by the next field instead. Compiled whole by the writer, and swapped.
 
 use std::net::IpAddr;
 
@@ -16,6 +16,8 @@ use crate::sa::TunnelIndex;
 pub enum Decision {
     /// No rule matches: routes decide.
     NoRule,
+    /// No rule matches, and what no rule matches may not cross between the protected side and the rest.
+    NoMatch,
     /// Into this tunnel; inbound, it must have come out of it.
     Protect(TunnelIndex),
     /// Forwarded in clear.
@@ -38,11 +40,13 @@ pub(crate) struct Rule {
 pub(crate) struct Classifier {
     v4: Family<u32>,
     v6: Family<u128>,
+    /// For what no rule matches.
+    default: Decision,
 }
 
 impl Classifier {
-    /// Of `rules` in any order.
-    pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
+    /// Of `rules` in any order, and `default` for what none of them matches.
+    pub(crate) fn new(mut rules: Vec<Rule>, default: Decision) -> Self {
         rules.sort_unstable_by_key(|rule| (rule.priority, rule.id));
         let v4 = rules.iter().filter_map(|rule| {
             let (local, remote) = (&rule.selector.local.addresses, &rule.selector.remote.addresses);
@@ -67,6 +71,7 @@ impl Classifier {
         Self {
             v4: Family::new(v4.collect()),
             v6: Family::new(v6.collect()),
+            default,
         }
     }
 
@@ -79,7 +84,7 @@ impl Classifier {
         protocol: u8,
         ports: Option<(u16, u16)>,
     ) -> Decision {
-        match (local, remote) {
+        let found = match (local, remote) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
                 self.v4
                     .decide([local.to_bits(), remote.to_bits()], protocol, ports)
@@ -88,13 +93,14 @@ impl Classifier {
                 self.v6
                     .decide([local.to_bits(), remote.to_bits()], protocol, ports)
             }
-            _ => Decision::NoRule,
-        }
+            _ => None,
+        };
+        found.unwrap_or(self.default)
     }
 }
 
-/// An address as a number.
-trait Key: Copy + Ord {
+/// An address, a port or a protocol as a number.
+trait Key: Copy + Ord + From<u16> {
     /// The address behind this one, where there is one.
     fn after(self) -> Option<Self>;
     /// How many `1 << shift` lie between.
@@ -127,6 +133,23 @@ const LOCAL: usize = 0;
 const REMOTE: usize = 1;
 const ANY_PROTOCOL: u16 = 256;
 
+/// What rules are parted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Address(usize),
+    Port(usize),
+    Protocol,
+}
+
+/// In this order: where all rules are alike in a field, it parts nothing and the next one is tried.
+const FIELDS: [Field; 5] = [
+    Field::Address(REMOTE),
+    Field::Address(LOCAL),
+    Field::Port(REMOTE),
+    Field::Port(LOCAL),
+    Field::Protocol,
+];
+
 /// What a rule looks at.
 #[derive(Clone, Copy, Debug)]
 struct Match<K> {
@@ -156,6 +179,16 @@ impl<K: Key> Match<K> {
         }
     }
 
+    /// The values of a field that the rule matches.
+    fn range(&self, field: Field) -> (K, K) {
+        match field {
+            Field::Address(side) => self.addresses[side],
+            Field::Port(side) => (K::from(self.ports[side].0), K::from(self.ports[side].1)),
+            Field::Protocol if self.protocol == ANY_PROTOCOL => (K::from(0), K::from(u16::from(u8::MAX))),
+            Field::Protocol => (K::from(self.protocol), K::from(self.protocol)),
+        }
+    }
+
     #[inline]
     fn covers(&self, packet: &Packet<K>) -> bool {
         let within = |(first, last): (K, K), value: K| first <= value && value <= last;
@@ -174,6 +207,19 @@ struct Packet<K> {
     addresses: [K; 2],
     protocol: u8,
     ports: Option<(u16, u16)>,
+}
+
+impl<K: Key> Packet<K> {
+    /// Its value of a field. Without ports only rules for all ports match, which are among those for port zero.
+    #[inline]
+    fn value(&self, field: Field) -> K {
+        match field {
+            Field::Address(side) => self.addresses[side],
+            Field::Port(LOCAL) => K::from(self.ports.map_or(0, |(local, _)| local)),
+            Field::Port(_) => K::from(self.ports.map_or(0, |(_, remote)| remote)),
+            Field::Protocol => K::from(u16::from(self.protocol)),
+        }
+    }
 }
 
 /// The rules of one family.
@@ -197,8 +243,8 @@ enum Part<K> {
 
 #[derive(Debug)]
 struct Parted<K> {
-    side: usize,
-    // The first address of each stretch; what lies before the first stretch touches no rule.
+    field: Field,
+    // The first value of each stretch; what lies before the first stretch touches no rule.
     starts: Box<[K]>,
     stretches: Box<[Part<K>]>,
     // The first stretch of each equal step from the first start.
@@ -210,7 +256,7 @@ struct Parted<K> {
 impl<K: Key> Family<K> {
     fn new(rules: Vec<Match<K>>) -> Self {
         let all: Vec<u32> = (0..rules.len() as u32).collect();
-        let top = Part::new(&rules, all, &[REMOTE, LOCAL]);
+        let top = Part::new(&rules, all, &FIELDS);
         Self {
             rules: rules.into_boxed_slice(),
             top,
@@ -218,28 +264,28 @@ impl<K: Key> Family<K> {
     }
 
     #[inline]
-    fn decide(&self, addresses: [K; 2], protocol: u8, ports: Option<(u16, u16)>) -> Decision {
+    fn decide(&self, addresses: [K; 2], protocol: u8, ports: Option<(u16, u16)>) -> Option<Decision> {
         let packet = Packet {
             addresses,
             protocol,
             ports,
         };
         match self.top.first(&self.rules, &packet, u32::MAX) {
-            u32::MAX => Decision::NoRule,
-            place => self.rules[place as usize].decision,
+            u32::MAX => None,
+            place => Some(self.rules[place as usize].decision),
         }
     }
 }
 
 impl<K: Key> Part<K> {
-    fn new(rules: &[Match<K>], places: Vec<u32>, sides: &[usize]) -> Self {
-        let Some((&side, other_sides)) = sides.split_first() else {
+    fn new(rules: &[Match<K>], places: Vec<u32>, fields: &[Field]) -> Self {
+        let Some((&field, other_fields)) = fields.split_first() else {
             return Self::List(places.into_boxed_slice());
         };
         if places.len() <= FEW {
             return Self::List(places.into_boxed_slice());
         }
-        let range = |place: &u32| rules[*place as usize].addresses[side];
+        let range = |place: &u32| rules[*place as usize].range(field);
         let mut firsts: Vec<K> = places.iter().map(|place| range(place).0).collect();
         firsts.sort_unstable();
         let (narrow, wide): (Vec<u32>, Vec<u32>) = places.iter().copied().partition(|place| {
@@ -249,7 +295,7 @@ impl<K: Key> Part<K> {
             touched <= WIDE
         });
         if narrow.is_empty() {
-            return Self::new(rules, places, other_sides);
+            return Self::new(rules, places, other_fields);
         }
         let mut starts: Vec<K> = Vec::with_capacity(2 * narrow.len());
         for place in &narrow {
@@ -271,16 +317,16 @@ impl<K: Key> Part<K> {
         }
         let stretches = members
             .into_iter()
-            .map(|list| Self::new(rules, list, other_sides))
+            .map(|list| Self::new(rules, list, other_fields))
             .collect();
         let (steps, shift) = steps(&starts);
         Self::Parted(Box::new(Parted {
-            side,
+            field,
             starts: starts.into_boxed_slice(),
             stretches,
             steps,
             shift,
-            wide: Self::new(rules, wide, other_sides),
+            wide: Self::new(rules, wide, other_fields),
         }))
     }
 
@@ -295,7 +341,7 @@ impl<K: Key> Part<K> {
                 .find(|place| rules[*place as usize].covers(packet))
                 .unwrap_or(bound),
             Self::Parted(parted) => {
-                let found = match parted.stretch(packet.addresses[parted.side]) {
+                let found = match parted.stretch(packet.value(parted.field)) {
                     Some(stretch) => stretch.first(rules, packet, bound),
                     None => bound,
                 };
@@ -307,12 +353,12 @@ impl<K: Key> Part<K> {
 
 impl<K: Key> Parted<K> {
     #[inline]
-    fn stretch(&self, address: K) -> Option<&Part<K>> {
+    fn stretch(&self, value: K) -> Option<&Part<K>> {
         let start = *self.starts.first()?;
-        if address < start {
+        if value < start {
             return None;
         }
-        let step = address
+        let step = value
             .steps_from(start, self.shift)
             .min(self.steps.len().saturating_sub(2));
         let from = *self.steps.get(step)? as usize;
@@ -321,7 +367,7 @@ impl<K: Key> Parted<K> {
         let within = self
             .starts
             .get(from..to)?
-            .partition_point(|start| *start <= address);
+            .partition_point(|start| *start <= value);
         self.stretches.get((from + within).checked_sub(1)?)
     }
 }
@@ -385,7 +431,11 @@ mod tests {
     }
 
     fn ports() -> impl Strategy<Value = (u16, u16)> {
-        prop_oneof![3 => Just((0, u16::MAX)), 1 => (50u16..60, 50u16..60)]
+        prop_oneof![
+            3 => Just((0, u16::MAX)),
+            3 => (50u16..90).prop_map(|port| (port, port)),
+            1 => (0u16..90, 50u16..60)
+        ]
     }
 
     fn rule() -> impl Strategy<Value = Rule> {
@@ -396,7 +446,7 @@ mod tests {
             range(),
             ports(),
             ports(),
-            prop_oneof![Just(None), Just(Some(17u8))],
+            prop_oneof![Just(None), (16u8..19).prop_map(Some)],
         )
             .prop_map(
                 |(priority, v6, local, remote, local_ports, remote_ports, protocol)| Rule {
@@ -417,22 +467,22 @@ mod tests {
         #[test]
         fn the_rule_found_is_the_first_of_the_list(
             mut rules in proptest::collection::vec(rule(), 0..300),
-            packets in proptest::collection::vec((any::<bool>(), range(), range(), proptest::option::of((45u16..65, 45u16..65))), 40),
+            packets in proptest::collection::vec((any::<bool>(), range(), range(), proptest::option::of((45u16..95, 45u16..95)), 16u8..19), 40),
         ) {
             for (number, rule) in rules.iter_mut().enumerate() {
                 rule.id = number as u32;
                 rule.decision = Decision::Protect(TunnelIndex(number as u32));
             }
-            let compiled = Classifier::new(rules.clone());
+            let compiled = Classifier::new(rules.clone(), Decision::NoMatch);
             rules.sort_by_key(|rule| (rule.priority, rule.id));
-            for (v6, local, remote, ports) in packets {
+            for (v6, local, remote, ports, protocol) in packets {
                 let local = endpoint(v6, local, (0, 0)).addresses.last;
                 let remote = endpoint(v6, remote, (0, 0)).addresses.first;
                 let expected = rules
                     .iter()
-                    .find(|rule| rule.selector.covers(local, remote, 17, ports))
-                    .map_or(Decision::NoRule, |rule| rule.decision);
-                prop_assert_eq!(compiled.decide(local, remote, 17, ports), expected);
+                    .find(|rule| rule.selector.covers(local, remote, protocol, ports))
+                    .map_or(Decision::NoMatch, |rule| rule.decision);
+                prop_assert_eq!(compiled.decide(local, remote, protocol, ports), expected);
             }
         }
     }
@@ -455,7 +505,7 @@ mod tests {
                 decision: Decision::Protect(TunnelIndex(number)),
             })
             .collect();
-        let compiled = Classifier::new(rules);
+        let compiled = Classifier::new(rules, Decision::NoRule);
         let Part::Parted(parted) = &compiled.v4.top else {
             panic!("not parted");
         };
@@ -471,5 +521,54 @@ mod tests {
         );
         let decided = compiled.decide("192.0.2.1".parse().unwrap(), "10.3.7.9".parse().unwrap(), 6, None);
         assert_eq!(decided, Decision::Protect(TunnelIndex(3 << 8 | 7)));
+    }
+
+    /// The longest list that a packet may have to be compared with, whatever it is.
+    fn longest<K: Key>(part: &Part<K>) -> usize {
+        match part {
+            Part::List(list) => list.len(),
+            Part::Parted(parted) => {
+                parted.stretches.iter().map(longest).max().unwrap_or(0) + longest(&parted.wide)
+            }
+        }
+    }
+
+    #[test]
+    fn rules_that_differ_only_by_port_or_protocol_are_parted_as_well() {
+        let any = (0, u16::MAX);
+        let rule = |number: u32, local_ports, remote_ports, protocol| Rule {
+            priority: 1,
+            id: number,
+            selector: SelectorPair {
+                local: endpoint(false, (0, u32::MAX), local_ports),
+                remote: endpoint(false, (0, u32::MAX), remote_ports),
+                protocol,
+            },
+            decision: Decision::Protect(TunnelIndex(number)),
+        };
+        let at = |port: u32| (port as u16, port as u16);
+        let tcp = ProtocolMatch::Only(6);
+        let by_remote = (0..2000).map(|port| rule(port, any, at(port), tcp)).collect();
+        let by_local = (0..2000).map(|port| rule(port, at(port), any, tcp)).collect();
+        let by_protocol = (0..250)
+            .map(|number| rule(number, any, any, ProtocolMatch::Only(number as u8)))
+            .collect();
+        let decide = |classifier: &Classifier, protocol, ports| {
+            let address = "192.0.2.1".parse().unwrap();
+            classifier.decide(address, address, protocol, Some(ports))
+        };
+        for (rules, protocol, ports) in [
+            (by_remote, 6, (9, 200)),
+            (by_local, 6, (200, 9)),
+            (by_protocol, 200, (1, 1)),
+        ] {
+            let compiled = Classifier::new(rules, Decision::NoMatch);
+            assert!(longest(&compiled.v4.top) <= FEW, "{}", longest(&compiled.v4.top));
+            assert_eq!(
+                decide(&compiled, protocol, ports),
+                Decision::Protect(TunnelIndex(200))
+            );
+            assert_eq!(decide(&compiled, 253, (60_000, 60_000)), Decision::NoMatch);
+        }
     }
 }

@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use southbound::{
-    Event, LocalAddress, NeighbourState, PORT_SLOTS, PolicyId, PortId, PortSpec, Rejection, TunnelId, Update,
-    VrfId,
+    Event, LocalAddress, NeighbourState, PORT_SLOTS, PolicyDefault, PolicyId, PortId, PortSpec, Rejection,
+    TunnelId, Update, VrfId,
 };
 
 use super::fib_v4::{TableV4, WriterV4};
@@ -40,6 +40,8 @@ struct VrfState {
     v4: TableV4,
     v6: TableV6,
     policies: HashMap<PolicyId, PolicyState>,
+    // What no rule matches, and the generation that said so.
+    policy_default: Option<(PolicyDefault, u64)>,
     // Rules changed and were not compiled yet.
     stale_policies: bool,
 }
@@ -187,6 +189,11 @@ impl Writer {
                 Err(Rejection::Inconsistent("labels have no tables yet".to_owned()))
             }
             Update::RemoveVrf(_) | Update::RemoveIlm { .. } | Update::RemoveClassMap(_) => Ok(()),
+            Update::PutPolicyDefault { vrf, default } => self.put_policy_default(generation, vrf, default),
+            Update::RemovePolicyDefault { vrf } => {
+                self.remove_policy_default(vrf);
+                Ok(())
+            }
         }?;
         self.compile_small_policies(guard);
         Ok(())
@@ -233,6 +240,7 @@ impl Writer {
             v4: TableV4::new(),
             v6: TableV6::default(),
             policies: HashMap::new(),
+            policy_default: None,
             stale_policies: false,
         });
         self.vrf_indices.insert(id, VrfIndex(number));

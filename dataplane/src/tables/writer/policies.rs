@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use southbound::{Endpoint, PolicyAction, PolicyId, PolicySpec, Rejection, TunnelId};
+use southbound::{Endpoint, PolicyAction, PolicyDefault, PolicyId, PolicySpec, Rejection, TunnelId, VrfId};
 
 use super::{Writer, table_full};
 use crate::tables::publish::Guard;
@@ -88,6 +88,45 @@ impl Writer {
         true
     }
 
+    pub(super) fn put_policy_default(
+        &mut self,
+        generation: u64,
+        vrf: VrfId,
+        default: PolicyDefault,
+    ) -> Result<(), Rejection> {
+        let vrf = self.vrf(vrf, &Guard::pin())?;
+        let state = &mut self.vrfs[vrf.0 as usize];
+        let before = state.policy_default.replace((default, generation));
+        state.stale_policies |= before.map(|(before, _)| before) != Some(default);
+        Ok(())
+    }
+
+    pub(super) fn remove_policy_default(&mut self, vrf: VrfId) -> bool {
+        let Some(vrf) = self.vrf_index(vrf) else {
+            return false;
+        };
+        let state = &mut self.vrfs[vrf.0 as usize];
+        let was_there = state.policy_default.take().is_some();
+        state.stale_policies |= was_there;
+        was_there
+    }
+
+    /// Takes away the defaults that are older than `generation`; returns how many went.
+    pub(super) fn sweep_policy_defaults(&mut self, generation: u64) -> u64 {
+        let mut removed = 0;
+        for state in &mut self.vrfs {
+            if state
+                .policy_default
+                .is_some_and(|(_, marked)| marked < generation)
+            {
+                state.policy_default = None;
+                state.stale_policies = true;
+                removed += 1;
+            }
+        }
+        removed
+    }
+
     /// Every rule that is older than `generation`.
     pub(super) fn policies_older_than(&self, generation: u64) -> Vec<PolicyId> {
         self.vrfs
@@ -130,7 +169,14 @@ impl Writer {
                 decision: policy.decision,
             })
             .collect();
-        let compiled = (!rules.is_empty()).then(|| Arc::new(Classifier::new(rules)));
+        let default = match state.policy_default {
+            Some((PolicyDefault::Discard, _)) => Decision::NoMatch,
+            Some((PolicyDefault::Bypass, _)) => Decision::NoRule,
+            None if rules.is_empty() => Decision::NoRule,
+            None => Decision::NoMatch,
+        };
+        let compiled = (!rules.is_empty() || default == Decision::NoMatch)
+            .then(|| Arc::new(Classifier::new(rules, default)));
         let index = VrfIndex(number as u32);
         if let Some(vrf) = self.tables.vrfs.get(index.0).and_then(|slot| slot.load(guard)) {
             vrf.spd.replace(compiled, guard);

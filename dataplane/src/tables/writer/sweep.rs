@@ -18,6 +18,7 @@ impl Writer {
         for policy in self.policies_older_than(generation) {
             removed += u64::from(self.remove_policy(policy));
         }
+        removed += self.sweep_policy_defaults(generation);
         for (vrf, prefix) in self.routes_older_than(generation) {
             removed += u64::from(self.remove_route(vrf, prefix, guard));
         }
