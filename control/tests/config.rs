@@ -174,7 +174,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[[port]]\nrole = \"protected\"\n", "missing field `interface`"),
     (
         "[[port]]\ninterface = \"e0\"\nrole = \"left\"\n",
-        "unknown variant `left`, expected `protected` or `internet`",
+        "unknown variant `left`, expected one of `protected`, `internet`, `trunk`",
     ),
     (
         "[[port]]\ninterface = \"e 0\"\nrole = \"internet\"\n",
