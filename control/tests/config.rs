@@ -130,7 +130,7 @@ remote_ts = ["0.0.0.0/0"]
     assert_eq!(gateway.dataplane_socket, Path::new("/run/a.sock"));
     assert_eq!(gateway.ports[0].vrf, VrfId(10));
     assert_eq!(gateway.ports[1].role, PortRole::Internet);
-    assert!(gateway.ports[1].mpls && gateway.ports[1].require_zero_copy);
+    assert!(gateway.ports[1].mpls.is_some() && gateway.ports[1].require_zero_copy);
     let b = &gateway.tunnels[0];
     assert_eq!(b.routes, b.host_routes);
     assert_eq!(b.selectors.len(), 2, "everything of both families");
@@ -243,7 +243,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[tunnel]]\nname = \"c\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\nttl = true\n",
-        "expected \"copy\" or a number",
+        "expected a word or a number",
     ),
     (
         "[[tunnel]]\nname = \"c\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\nmtu = 100\n",

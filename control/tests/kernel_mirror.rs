@@ -243,7 +243,7 @@ fn the_mirror_follows_addresses_routes_neighbours_and_links() {
 #[test]
 fn a_table_of_its_own_is_a_vrfs_and_others_are_passed_over() {
     let mut wanted = scope();
-    wanted.vrfs.insert(77);
+    wanted.vrfs.insert(77, "red".into());
     wanted.ports.insert("lan".into(), (LAN, VrfId(77)));
     let mut stand = Stand::new(wanted, 4 << 20);
     stand

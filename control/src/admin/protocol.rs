@@ -34,6 +34,12 @@ pub enum Noun {
     Drops,
     /// Workers.
     Workers,
+    /// Labels.
+    Labels,
+    /// Routing tables.
+    Vrfs,
+    /// The listener for FRR.
+    Fpm,
 }
 
 impl Noun {
@@ -49,6 +55,9 @@ impl Noun {
             Self::Policies => "policies",
             Self::Drops => "drops",
             Self::Workers => "workers",
+            Self::Labels => "labels",
+            Self::Vrfs => "vrfs",
+            Self::Fpm => "fpm",
         }
     }
 }

@@ -9,7 +9,7 @@ use southbound::{
 
 use crate::config::Gateway;
 use crate::install::Installer;
-use crate::plane::WorkerBlock;
+use crate::plane::{Object, WorkerBlock};
 
 /// Knows the names.
 #[derive(Clone, Copy, Debug)]
@@ -135,12 +135,19 @@ impl Reporter<'_> {
                 "space": label.ilm.space.0,
                 "label": label.ilm.label.value(),
                 "next_hops": self.label_operation(&label.ilm.operation),
+                "source": if self.installer.wants(&Object::Label(label.ilm.space, label.ilm.label)) {
+                    "configuration"
+                } else {
+                    "fpm"
+                },
                 "packets": label.packets,
                 "bytes": label.bytes,
             }),
             Status::Vrf(vrf) => json!({
                 "vrf": if vrf.name.is_empty() { self.vrf(vrf.vrf) } else { vrf.name.clone() },
                 "id": vrf.vrf.0,
+                "ports": self.gateway.ports.iter().filter(|port| port.vrf == vrf.vrf)
+                    .map(|port| port.interface.as_str()).collect::<Vec<_>>(),
                 "routes_v4": vrf.routes_v4,
                 "routes_v6": vrf.routes_v6,
                 "packets": vrf.packets,

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::mpls::{ClassMapSection, FpmSection, LabelSection, LeakSection, RouteSection};
+
 /// One file. Sections that stand once may stand in any one of the files.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +21,13 @@ pub(super) struct File {
     pub(super) tunnel: Vec<Spanned<TunnelSection>>,
     #[serde(default)]
     pub(super) policy: Vec<Spanned<PolicySection>>,
+    pub(super) fpm: Option<Spanned<FpmSection>>,
+    #[serde(default)]
+    pub(super) route: Vec<RouteSection>,
+    #[serde(default)]
+    pub(super) label: Vec<LabelSection>,
+    #[serde(default)]
+    pub(super) class_map: Vec<ClassMapSection>,
 }
 
 /// `[gateway]`: the process itself.
@@ -69,6 +78,14 @@ pub(super) struct VrfSection {
     pub(super) name: Spanned<String>,
     pub(super) table: Spanned<u32>,
     pub(super) policy_default: Option<DefaultAction>,
+    /// The label that others reach the whole of it by.
+    pub(super) label: Option<Spanned<u32>>,
+    /// What of other tables it reaches.
+    #[serde(default)]
+    pub(super) leak: Vec<LeakSection>,
+    /// Tables that routes told by FRR may lead into.
+    #[serde(default)]
+    pub(super) import: Vec<Spanned<String>>,
 }
 
 /// `[[port]]`: an interface under the dataplane.
@@ -84,6 +101,7 @@ pub(super) struct PortSection {
     pub(super) require_zero_copy: bool,
     #[serde(default)]
     pub(super) mpls: bool,
+    pub(super) label_space: Option<Spanned<u32>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -110,6 +128,16 @@ pub(super) struct TunnelSection {
     pub(super) name: Spanned<String>,
     #[serde(default)]
     pub(super) mode: TunnelMode,
+    #[serde(default)]
+    pub(super) encapsulation: TunnelEncapsulation,
+    /// The key of GRE.
+    pub(super) key: Option<Spanned<u32>>,
+    /// The checksum of GRE.
+    #[serde(default)]
+    pub(super) checksum: bool,
+    #[serde(default)]
+    pub(super) mpls: bool,
+    pub(super) label_space: Option<Spanned<u32>>,
     pub(super) local: Spanned<String>,
     pub(super) remote: Spanned<String>,
     pub(super) local_ts: Option<Vec<Spanned<String>>>,
@@ -147,6 +175,16 @@ pub(super) enum TunnelMode {
     Transport,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TunnelEncapsulation {
+    #[default]
+    Esp,
+    Ip,
+    Gre,
+    Udp,
+}
+
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Ecn {
@@ -166,7 +204,7 @@ pub(super) enum Df {
 
 /// A setting that is a number or the word for "as the inner packet has it".
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "invalid value: expected \"copy\" or a number")]
+#[serde(untagged, expecting = "invalid value: expected a word or a number")]
 pub(super) enum WordOrNumber {
     Number(i64),
     Word(String),

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::file::{DefaultAction, File};
 use super::key_file::KeyAccess;
 use super::metrics::Metrics;
+use super::mpls::{ClassMap, Fpm, StaticLabel, StaticRoute};
 use super::policy::{Policy, PolicyTarget};
 use super::port::{Port, is_interface_name};
 use super::problem::Problems;
@@ -60,6 +61,16 @@ pub struct Gateway {
     pub policies: Vec<Policy>,
     /// What becomes of packets that no rule of a table matches, where the configuration says so.
     pub policy_defaults: BTreeMap<VrfId, PolicyDefault>,
+    /// The listener for FRR, where wanted.
+    pub fpm: Option<Fpm>,
+    /// From which table (second) routes that FRR tells may lead into which (first) other.
+    pub imports: BTreeSet<(VrfId, VrfId)>,
+    /// Routes besides those of tunnels.
+    pub routes: Vec<StaticRoute>,
+    /// Labels.
+    pub labels: Vec<StaticLabel>,
+    /// Mappings of traffic classes.
+    pub class_maps: Vec<ClassMap>,
 }
 
 /// A configuration and what was noticed on the way.
@@ -151,6 +162,7 @@ impl Gateway {
         for (source, file) in &files {
             builder.policies(source, file);
         }
+        builder.labels(&files);
         let gateway = builder.gateway;
         let problems: Vec<_> = sources.into_iter().flat_map(Source::into_problems).collect();
         if problems.is_empty() {
@@ -193,11 +205,11 @@ fn fragments(path: &Path) -> Result<Vec<PathBuf>, Problems> {
 }
 
 /// Puts the files together; names that were taken are remembered with their places.
-struct Builder {
-    gateway: Gateway,
-    keys: KeyAccess,
+pub(super) struct Builder {
+    pub(super) gateway: Gateway,
+    pub(super) keys: KeyAccess,
     /// Name of a table or a uniqueness, to where it stands.
-    taken: HashMap<(&'static str, String), String>,
+    pub(super) taken: HashMap<(&'static str, String), String>,
     /// Counter-mode keys in use, to where they stand. Held as the SAs hold them: redacted and zeroed.
     counter_keys: Vec<(southbound::KeyMaterial, String)>,
 }
@@ -221,6 +233,11 @@ impl Builder {
                 tunnels: Vec::new(),
                 policies: Vec::new(),
                 policy_defaults: BTreeMap::new(),
+                fpm: None,
+                imports: BTreeSet::new(),
+                routes: Vec::new(),
+                labels: Vec::new(),
+                class_maps: Vec::new(),
             },
             keys,
             taken: HashMap::new(),
@@ -229,7 +246,13 @@ impl Builder {
     }
 
     /// Notes a problem where `name` was taken before.
-    fn take(&mut self, source: &Source, kind: &'static str, name: &str, span: Range<usize>) -> bool {
+    pub(super) fn take(
+        &mut self,
+        source: &Source,
+        kind: &'static str,
+        name: &str,
+        span: Range<usize>,
+    ) -> bool {
         let place = source.place(span.clone());
         match self.taken.get(&(kind, name.to_owned())) {
             Some(before) => {
@@ -246,7 +269,7 @@ impl Builder {
         }
     }
 
-    fn name(&mut self, source: &Source, kind: &'static str, name: &Spanned<String>) -> bool {
+    pub(super) fn name(&mut self, source: &Source, kind: &'static str, name: &Spanned<String>) -> bool {
         let text = name.get_ref();
         if text.is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
             source.problem(
@@ -270,6 +293,12 @@ impl Builder {
                     format!("found table {table}: expected the table of a VRF, which is none of 0, 253, 254 and 255"),
                 );
             }
+            if vrf.name.get_ref() == "main" {
+                source.problem(
+                    vrf.name.span(),
+                    "found vrf \"main\": expected another name, for that is the main table's",
+                );
+            }
             let named = self.name(source, "vrf", &vrf.name);
             if self.take(source, "vrf table", &table.to_string(), vrf.table.span()) && named {
                 self.gateway.vrfs.insert(vrf.name.get_ref().clone(), VrfId(table));
@@ -287,7 +316,7 @@ impl Builder {
         self.gateway.policy_defaults.insert(vrf, default);
     }
 
-    fn vrf(&self, source: &Source, name: Option<&Spanned<String>>) -> Option<VrfId> {
+    pub(super) fn vrf(&self, source: &Source, name: Option<&Spanned<String>>) -> Option<VrfId> {
         let Some(name) = name else {
             return Some(VrfId::MAIN);
         };

@@ -1,6 +1,8 @@
 //! Ports: the interfaces that the dataplane takes over.
 
-use southbound::{PortId, PortRole, PortSpec, VrfId, XdpPreference};
+use southbound::{LabelSpaceId, PortId, PortRole, PortSpec, VrfId, XdpPreference};
+
+use toml::Spanned;
 
 use super::file::{PortSection, Role, Xdp};
 use super::source::Source;
@@ -18,8 +20,8 @@ pub struct Port {
     pub xdp: XdpPreference,
     /// Refuse the port without zero-copy.
     pub require_zero_copy: bool,
-    /// Take labelled packets over.
-    pub mpls: bool,
+    /// Take labelled packets over, in this space.
+    pub mpls: Option<LabelSpaceId>,
 }
 
 /// Longest interface name in bytes (`IFNAMSIZ` less the terminator).
@@ -34,6 +36,25 @@ pub(super) fn is_interface_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+}
+
+/// The label space of `mpls = true`, that of the platform where none is named.
+pub(super) fn label_space(
+    source: &Source,
+    is_wanted: bool,
+    space: Option<&Spanned<u32>>,
+) -> Option<LabelSpaceId> {
+    match space {
+        Some(space) if !is_wanted => {
+            source.problem(
+                space.span(),
+                "found a label space: expected mpls = true beside it",
+            );
+            None
+        }
+        Some(space) => source.within(space, 0..=LabelSpaceId::MAX.0).map(LabelSpaceId),
+        None => is_wanted.then_some(LabelSpaceId::PLATFORM),
+    }
 }
 
 impl Port {
@@ -60,7 +81,7 @@ impl Port {
                 Xdp::Generic => XdpPreference::Generic,
             },
             require_zero_copy: section.require_zero_copy,
-            mpls: section.mpls,
+            mpls: label_space(source, section.mpls, section.label_space.as_ref()),
         })
     }
 
@@ -74,7 +95,7 @@ impl Port {
             vrf: self.vrf,
             xdp: self.xdp,
             require_zero_copy: self.require_zero_copy,
-            mpls: self.mpls.then_some(southbound::LabelSpaceId::PLATFORM),
+            mpls: self.mpls,
         }
     }
 }

@@ -3,15 +3,18 @@
 use std::net::IpAddr;
 
 use southbound::{
-    DfPolicy, DscpPolicy, EcnPolicy, IpPrefix, KeyMaterial, Lifetime, LifetimeLimit, Mode, ReplayWindow,
-    SaDirection, SaRef, SaSpec, SelectorPair, Transform, TransformError, TtlPolicy, TunnelId, TunnelSpec,
-    UdpEncapsulation, VrfId,
+    DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, IpPrefix, KeyMaterial, LabelSpaceId, Lifetime,
+    LifetimeLimit, Mode, ReplayWindow, SaDirection, SaRef, SaSpec, SelectorPair, Transform, TransformError,
+    TtlPolicy, TunnelId, TunnelSpec, UdpEncapsulation, VrfId,
 };
 use toml::Spanned;
 
-use super::file::{Df, Ecn, LifetimeSection, SaSection, TunnelMode, TunnelSection, WordOrNumber};
+use super::file::{
+    Df, Ecn, LifetimeSection, SaSection, TunnelEncapsulation, TunnelMode, TunnelSection, WordOrNumber,
+};
 use super::key_file::{self, KeyAccess};
 use super::policy::DEFAULT_PRIORITY;
+use super::port::label_space;
 use super::selector::pairs;
 use super::source::Source;
 
@@ -52,6 +55,10 @@ pub struct Tunnel {
     pub name: String,
     /// Tunnel or transport mode.
     pub mode: Mode,
+    /// What its packets stand in.
+    pub encapsulation: Encapsulation,
+    /// The space of labelled packets out of it, where it carries any.
+    pub labels: Option<LabelSpaceId>,
     /// The table of inner packets.
     pub inner_vrf: VrfId,
     /// The table of ESP packets.
@@ -164,6 +171,8 @@ impl Tunnel {
                 TunnelMode::Tunnel => Mode::Tunnel,
                 TunnelMode::Transport => Mode::Transport,
             },
+            encapsulation: encapsulation(source, section),
+            labels: label_space(source, section.mpls, section.label_space.as_ref()),
             inner_vrf: inner_vrf?,
             outer_vrf: outer_vrf?,
             local: local?,
@@ -197,9 +206,10 @@ impl Tunnel {
             id,
             name: self.name.clone(),
             mode: self.mode,
-            encapsulation: southbound::Encapsulation::Esp,
-            protected: true,
-            labels: None,
+            encapsulation: self.encapsulation,
+            // One with SAs is never sent in clear.
+            protected: self.encapsulation == Encapsulation::Esp || !self.sas.is_empty(),
+            labels: self.labels,
             inner_vrf: self.inner_vrf,
             outer_vrf: self.outer_vrf,
             local: self.local,
@@ -250,6 +260,50 @@ impl Tunnel {
             lifetime: sa.lifetime,
             last_sequence: 0,
         })
+    }
+}
+
+fn encapsulation(source: &Source, section: &TunnelSection) -> Encapsulation {
+    let name = section.name.span();
+    if section.encapsulation != TunnelEncapsulation::Gre {
+        if let Some(key) = &section.key {
+            source.problem(
+                key.span(),
+                "found a key: expected encapsulation = \"gre\" beside it",
+            );
+        }
+        if section.checksum {
+            source.problem(
+                name.clone(),
+                "found a checksum: expected encapsulation = \"gre\" beside it",
+            );
+        }
+    }
+    match section.encapsulation {
+        TunnelEncapsulation::Esp => {
+            if section.mpls {
+                source.problem(
+                    name,
+                    "found mpls in a tunnel that only carries IP: expected encapsulation = \"gre\", \"ip\" or \"udp\" beside it",
+                );
+            }
+            Encapsulation::Esp
+        }
+        TunnelEncapsulation::Ip => Encapsulation::Ip,
+        TunnelEncapsulation::Gre => Encapsulation::Gre {
+            key: section.key.as_ref().map(|key| *key.get_ref()),
+            checksum: section.checksum,
+        },
+        TunnelEncapsulation::Udp => {
+            // RFC 7510 section 3: what follows the UDP header is a label.
+            if !section.mpls {
+                source.problem(
+                    name,
+                    "found encapsulation \"udp\": expected mpls = true beside it",
+                );
+            }
+            Encapsulation::Udp
+        }
     }
 }
 

@@ -84,6 +84,9 @@ impl Daemon {
             Noun::Neighbours => Query::Neighbours,
             Noun::Policies => Query::Policies,
             Noun::Workers => Query::Workers,
+            Noun::Labels => Query::Labels,
+            Noun::Vrfs => Query::Vrfs,
+            Noun::Fpm => return self.show_fpm(&replies),
             Noun::Drops => {
                 match self.blocks() {
                     Some(blocks) => {
@@ -306,4 +309,5 @@ fn is_named(value: &Value, name: &str) -> bool {
     ["tunnel", "name", "interface", "vrf", "prefix", "address"]
         .iter()
         .any(|field| value[*field].as_str() == Some(name))
+        || value["label"].as_u64().is_some_and(|label| label.to_string() == name)
 }

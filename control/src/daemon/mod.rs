@@ -8,6 +8,7 @@ mod answers;
 mod events;
 mod gather;
 mod reload;
+mod routing;
 mod supervisor;
 
 pub use supervisor::{Daemon, Options, StartError};

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 
+use super::routing::{rules, settings};
 use super::supervisor::Daemon;
 use crate::admin::{ExitCode, Replies};
 use crate::config::Gateway;
@@ -68,6 +69,7 @@ impl Daemon {
             ),
             (gateway.admin != self.gateway.admin, "[admin]"),
             (gateway.metrics != self.gateway.metrics, "[metrics]"),
+            (settings(&gateway) != settings(&self.gateway), "[fpm]"),
         ] {
             if changed {
                 warn!("{what} changed: that takes effect at the next start");
@@ -77,6 +79,7 @@ impl Daemon {
             if !dry_run {
                 self.gateway = gateway;
                 self.mirror.set_scope(self.installer.scope(&self.gateway));
+                self.fpm.set_rules(rules(&self.gateway));
                 self.last_reload = Some(Ok(()));
                 self.config_taken = SystemTime::now();
             }
@@ -108,6 +111,7 @@ impl Daemon {
             .map_err(|fault| (ExitCode::Refused, fault.to_string()))?;
         let previous = std::mem::replace(&mut self.gateway, gateway);
         self.mirror.set_scope(self.installer.scope(&self.gateway));
+        self.fpm.set_rules(rules(&self.gateway));
         self.reload = Some(PendingReload {
             previous,
             stale: committed.stale,
@@ -147,6 +151,7 @@ impl Daemon {
         self.ports
             .retain(|interface, _| self.gateway.ports.iter().any(|port| port.interface == *interface));
         self.mirror.set_scope(self.installer.scope(&self.gateway));
+        self.fpm.set_rules(rules(&self.gateway));
         self.last_reload = Some(Ok(()));
         self.config_taken = SystemTime::now();
         info!(
@@ -183,6 +188,7 @@ impl Daemon {
             Err(fault) => error!(error = %fault, "going back to the old configuration failed"),
         }
         self.mirror.set_scope(self.installer.scope(&self.gateway));
+        self.fpm.set_rules(rules(&self.gateway));
         let message = format!(
             "the dataplane refused it, and the old configuration stands:\n{}",
             reload.failures.join("\n")

@@ -18,6 +18,7 @@ use super::reload::PendingReload;
 use crate::admin::{Command, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
 use crate::exporter::{self, Credentials, Endpoint, History, IkeFigures, Scrape};
+use crate::fpm;
 use crate::install::{Installer, Ledger, LedgerError};
 use crate::netlink::Mirror;
 use crate::plane::{Backoff, Connection, Counters, Desired, Notice, Phase, Session, Welcome};
@@ -103,6 +104,7 @@ pub struct Daemon {
     pub(super) installer: Installer,
     pub(super) desired: Desired,
     pub(super) mirror: Mirror,
+    pub(super) fpm: fpm::Listener,
     pub(super) link: Option<Link>,
     pub(super) questions: HashMap<u64, Question>,
     pub(super) reload: Option<PendingReload>,
@@ -141,6 +143,7 @@ enum Wake {
     Writable(io::Result<()>),
     Connect,
     Kernel(io::Result<()>),
+    Fpm,
     Command(Command),
     Scrape(Scrape),
     Reload,
@@ -158,6 +161,9 @@ impl Daemon {
         let gateway = options.load()?;
         let mut installer = Installer::new(Ledger::open(&gateway.state_directory)?);
         let mirror = Mirror::open(installer.scope(&gateway)).map_err(fault("netlink"))?;
+        let mut fpm =
+            fpm::Listener::open(super::routing::settings(&gateway)).map_err(fault("the FPM listener"))?;
+        fpm.set_rules(super::routing::rules(&gateway));
         let server = Server::open(&gateway.admin).map_err(fault("the admin socket"))?;
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));
@@ -189,6 +195,7 @@ impl Daemon {
             installer,
             desired: Desired::default(),
             mirror,
+            fpm,
             link: None,
             questions: HashMap::new(),
             reload: None,
@@ -228,6 +235,7 @@ impl Daemon {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             self.mirror.flush(&mut self.desired);
+            self.fpm.flush(&self.mirror, &mut self.desired);
             self.begin_sync();
             self.transmit();
             self.settle_reload();
@@ -250,6 +258,8 @@ impl Daemon {
                         Err(fault) => error!(error = %fault, "netlink cannot be opened"),
                     }
                 }
+                // What it brought is told by the flush.
+                Wake::Fpm => {}
                 Wake::Command(command) => self.command(command),
                 Wake::Scrape(scrape) => self.gather(scrape),
                 Wake::Reload => self.begin_reload(None, false),
@@ -283,6 +293,7 @@ impl Daemon {
             result = writable => Wake::Writable(result),
             () = tokio::time::sleep_until(self.next_attempt), if connection.is_none() => Wake::Connect,
             result = self.mirror.step() => Wake::Kernel(result),
+            () = self.fpm.step() => Wake::Fpm,
             Some(command) = self.commands.recv() => Wake::Command(command),
             Some(reply) = self.scrapes.recv() => Wake::Scrape(reply),
             _ = self.hangup.recv() => Wake::Reload,

@@ -14,6 +14,8 @@ use crate::config::{Gateway, ManualSa, PolicyTarget, Tunnel};
 use crate::netlink::{HostRoute, Scope};
 use crate::plane::{Desired, Object};
 
+mod labels;
+
 /// What a configuration comes to. Nothing of it has taken effect.
 #[derive(Debug)]
 pub struct Plan {
@@ -124,7 +126,11 @@ impl Installer {
                     (port.interface.clone(), (id, port.vrf))
                 })
                 .collect(),
-            vrfs: gateway.vrfs.values().map(|vrf| vrf.0).collect(),
+            vrfs: gateway
+                .vrfs
+                .iter()
+                .map(|(name, vrf)| (vrf.0, name.clone()))
+                .collect(),
             tap: gateway.tap.clone(),
             host_routes: gateway
                 .tunnels
@@ -141,6 +147,7 @@ impl Installer {
                 .tunnels
                 .iter()
                 .flat_map(|tunnel| tunnel.routes.iter().map(|prefix| (tunnel.inner_vrf, *prefix)))
+                .chain(gateway.routes.iter().map(|route| (route.vrf, route.prefix)))
                 .collect(),
         }
     }
@@ -173,6 +180,7 @@ impl Installer {
             };
             self.plan_policies(policy.vrf, policy.priority, &policy.selectors, action, &mut plan);
         }
+        self.plan_labels(gateway, &mut plan);
         plan
     }
 

@@ -11,12 +11,12 @@ use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use southbound::{IpPrefix, PortId};
+use southbound::{IpPrefix, PortId, VrfId};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::neighbour;
-use super::projection::Scope;
+use super::projection::{InterfaceRole, Scope};
 use super::socket::{Datagram, Frame, MIRROR_GROUPS, NLM_F_REPLACE, NLMSG_DONE, NLMSG_ERROR, Socket, frames};
 use super::tables::{Change, RouteKey, Tables};
 use crate::plane::Desired;
@@ -113,6 +113,8 @@ pub struct Mirror {
     due: Option<Due>,
     is_primed: bool,
     untold: Untold,
+    /// Grows whenever interfaces may mean something else.
+    meaning: u64,
     managed: BTreeSet<(u32, IpAddr)>,
     pending: BTreeMap<u32, Request>,
     statistics: Statistics,
@@ -146,6 +148,7 @@ impl Mirror {
             }),
             is_primed: false,
             untold: Untold::default(),
+            meaning: 0,
             managed: BTreeSet::new(),
             pending: BTreeMap::new(),
             statistics: Statistics::default(),
@@ -156,6 +159,29 @@ impl Mirror {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.statistics
+    }
+
+    /// Grows whenever interfaces may mean something else than before.
+    #[must_use]
+    pub fn meaning(&self) -> u64 {
+        self.meaning
+    }
+
+    /// What an interface is to the dataplane.
+    #[must_use]
+    pub fn interface_role(&self, index: u32) -> InterfaceRole {
+        self.scope.interface_role(&self.tables, index)
+    }
+
+    /// Whether the configuration decides a route.
+    #[must_use]
+    pub fn is_configured(&self, vrf: VrfId, prefix: IpPrefix) -> bool {
+        self.scope.configured.contains(&(vrf, prefix))
+    }
+
+    /// Wants the kernel's route of a prefix that another source gave back, where there is one.
+    pub fn restore(&self, desired: &mut Desired, vrf: VrfId, prefix: IpPrefix) {
+        self.scope.project_prefix(&self.tables, desired, vrf, prefix);
     }
 
     /// Whether the kernel's tables were read whole at least once.
@@ -250,6 +276,7 @@ impl Mirror {
         }
         let untold = std::mem::take(&mut self.untold);
         if untold.all {
+            self.meaning += 1;
             let links = &self.tables.links;
             self.managed.retain(|(index, _)| links.contains_key(index));
             self.scope.project_all(&self.tables, desired);

@@ -21,7 +21,7 @@ mod tables;
 
 pub use host_route::HostRoute;
 pub use mirror::{Mirror, Statistics};
-pub use projection::Scope;
+pub use projection::{InterfaceRole, Scope};
 pub(crate) use socket::{Frame, frames};
 
 /// The protocol number of the kernel routes that are ours (`ip route show proto 181`).

@@ -9,6 +9,7 @@ use southbound::{
 
 use super::address::is_link_local_v6;
 use super::host_route::{HostRoute, KernelHostRoute, METRIC};
+use super::link::Link;
 use super::route::{Kind, Route, TABLE_LOCAL, TABLE_MAIN};
 use super::tables::Tables;
 use super::{ROUTE_PROTOCOL, neighbour};
@@ -22,14 +23,32 @@ const MAX_NEXT_HOPS: usize = 16;
 pub struct Scope {
     /// Ports by interface name, with the routing table of their packets.
     pub ports: BTreeMap<String, (PortId, VrfId)>,
-    /// The tables besides the main one that are VRFs.
-    pub vrfs: BTreeSet<u32>,
+    /// The tables besides the main one that are VRFs, with their names.
+    pub vrfs: BTreeMap<u32, String>,
     /// The interface of the host's own traffic.
     pub tap: String,
     /// What the host reaches through tunnels.
     pub host_routes: Vec<HostRoute>,
     /// Routes that the configuration decides, whatever the kernel has.
     pub configured: BTreeSet<(VrfId, IpPrefix)>,
+}
+
+/// What an interface is to the dataplane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceRole {
+    /// A port of this number, in this table.
+    Port(PortId, VrfId),
+    /// A VRF's device, or, where the kernel has none of that kind, an interface of its name.
+    Vrf(VrfId),
+    /// The host's: the loopback interface, and everything that is no port.
+    Host,
+    /// There is none.
+    Absent,
+}
+
+/// The table of the VRF device that an interface is enslaved to.
+fn kernel_vrf(tables: &Tables, link: &Link) -> Option<u32> {
+    tables.links.get(&link.master?)?.vrf_table
 }
 
 fn state(entry: Option<&neighbour::Neighbour>) -> Option<NeighbourState> {
@@ -64,7 +83,7 @@ impl Scope {
     fn vrf(&self, table: u32) -> Option<VrfId> {
         match table {
             TABLE_MAIN | TABLE_LOCAL => Some(VrfId::MAIN),
-            table => self.vrfs.contains(&table).then_some(VrfId(table)),
+            table => self.vrfs.contains_key(&table).then_some(VrfId(table)),
         }
     }
 
@@ -80,10 +99,7 @@ impl Scope {
                 // Link-local addresses mean nothing away from their link.
                 None if is_link_local_v6(entry.address) => continue,
                 None => {
-                    let table = link
-                        .master
-                        .and_then(|master| tables.links.get(&master))
-                        .and_then(|master| master.vrf_table);
+                    let table = kernel_vrf(tables, link);
                     (table.map_or(Some(VrfId::MAIN), |table| self.vrf(table)), None)
                 }
             };
@@ -130,7 +146,23 @@ impl Scope {
         (table, prefix): (u32, IpPrefix),
     ) {
         let Some(vrf) = self.vrf(table) else { return };
-        if self.configured.contains(&(vrf, prefix)) {
+        self.project_prefix(tables, desired, vrf, prefix);
+        if vrf == VrfId::MAIN {
+            for vrf in self.detached_vrfs(tables) {
+                self.project_prefix(tables, desired, vrf, prefix);
+            }
+        }
+    }
+
+    /// Wants a route of the kernel's again, or no longer, after another source gave its prefix back.
+    pub(super) fn project_prefix(
+        &self,
+        tables: &Tables,
+        desired: &mut Desired,
+        vrf: VrfId,
+        prefix: IpPrefix,
+    ) {
+        if self.configured.contains(&(vrf, prefix)) || desired.is_claimed(vrf, prefix) {
             return;
         }
         match self.next_hops(tables, vrf, prefix) {
@@ -157,7 +189,9 @@ impl Scope {
                     .interface(tables, port)
                     .is_some_and(|index| state(tables.neighbours.get(&(index, address))).is_some()),
                 Object::Route(vrf, prefix) => {
-                    self.configured.contains(&(vrf, prefix)) || self.next_hops(tables, vrf, prefix).is_some()
+                    self.configured.contains(&(vrf, prefix))
+                        || desired.is_claimed(vrf, prefix)
+                        || self.next_hops(tables, vrf, prefix).is_some()
                 }
                 _ => true,
             };
@@ -177,13 +211,60 @@ impl Scope {
         // The kernel looks at the local table before the main one.
         let kernel_tables: &[u32] = match vrf {
             VrfId::MAIN => &[TABLE_LOCAL, TABLE_MAIN],
-            VrfId(table) => &[table],
+            VrfId(table) => &[table, TABLE_LOCAL, TABLE_MAIN],
         };
         kernel_tables
             .iter()
-            .filter_map(|table| tables.routes.get(&(*table, prefix)))
-            .flatten()
-            .find_map(|route| self.route_next_hops(tables, prefix, route))
+            .filter_map(|table| Some((*table, tables.routes.get(&(*table, prefix))?)))
+            .flat_map(|(table, routes)| routes.iter().map(move |route| (table, route)))
+            .filter(|(table, route)| match table {
+                &(TABLE_LOCAL | TABLE_MAIN) => self.main_table_vrf(tables, route) == vrf,
+                _ => true,
+            })
+            .find_map(|(_, route)| self.route_next_hops(tables, prefix, route))
+    }
+
+    /// Which VRF a route of the kernel's main table belongs to: where the kernel has no VRF devices, the
+    /// routes of a customer's port stand there, and those of two customers may be of one prefix.
+    fn main_table_vrf(&self, tables: &Tables, route: &Route) -> VrfId {
+        let mut vrfs = route
+            .hops
+            .iter()
+            .map(|hop| self.port(tables, hop.index).map_or(VrfId::MAIN, |(_, vrf)| vrf));
+        match vrfs.next() {
+            Some(first) if vrfs.all(|vrf| vrf == first) => first,
+            _ => VrfId::MAIN,
+        }
+    }
+
+    /// The VRFs of ports that the kernel has in its main table.
+    fn detached_vrfs(&self, tables: &Tables) -> BTreeSet<VrfId> {
+        tables
+            .links
+            .values()
+            .filter(|link| kernel_vrf(tables, link).is_none())
+            .filter_map(|link| Some(self.ports.get(&link.name)?.1))
+            .filter(|vrf| *vrf != VrfId::MAIN)
+            .collect()
+    }
+
+    /// What an interface is to the dataplane.
+    pub(super) fn interface_role(&self, tables: &Tables, index: u32) -> InterfaceRole {
+        let Some(link) = tables.links.get(&index) else {
+            return InterfaceRole::Absent;
+        };
+        if let Some((port, vrf)) = self.ports.get(&link.name) {
+            return InterfaceRole::Port(*port, *vrf);
+        }
+        let by_table = link.vrf_table.and_then(|table| self.vrf(table));
+        let by_name = self
+            .vrfs
+            .iter()
+            .find(|(_, name)| **name == link.name)
+            .map(|(table, _)| VrfId(*table));
+        by_table
+            .or(by_name)
+            .map_or(InterfaceRole::Host, InterfaceRole::Vrf)
     }
 
     /// Where a route leads; `None` for a route that is none to the dataplane.

@@ -25,6 +25,8 @@ pub struct Desired {
     neighbours: BTreeMap<(PortId, IpAddr), NeighbourState>,
     tunnels: BTreeMap<TunnelId, TunnelSpec>,
     sas: BTreeMap<SaRef, SaSpec>,
+    /// Routes of others than the kernel: the kernel's own of that prefix give way.
+    claimed: BTreeSet<(VrfId, IpPrefix)>,
     outbound: BTreeMap<TunnelId, SaRef>,
     routes: BTreeMap<(VrfId, IpPrefix), (Vec<NextHop>, Vec<u8>)>,
     labels: BTreeMap<(LabelSpaceId, Label), IlmSpec>,
@@ -114,6 +116,21 @@ impl Desired {
             self.changed.insert(object);
         }
         changed
+    }
+
+    /// Takes a prefix out of the kernel's hands, or gives it back.
+    pub fn claim(&mut self, vrf: VrfId, prefix: IpPrefix, is_claimed: bool) {
+        if is_claimed {
+            self.claimed.insert((vrf, prefix));
+        } else {
+            self.claimed.remove(&(vrf, prefix));
+        }
+    }
+
+    /// Whether a prefix is out of the kernel's hands.
+    #[must_use]
+    pub fn is_claimed(&self, vrf: VrfId, prefix: IpPrefix) -> bool {
+        self.claimed.contains(&(vrf, prefix))
     }
 
     /// Wants `object` no longer.

@@ -38,6 +38,11 @@ enum Kind {
     Neighbours,
     #[value(alias = "policy")]
     Policies,
+    #[value(aliases = ["labels", "label"])]
+    Mpls,
+    #[value(alias = "vrfs")]
+    Vrf,
+    Fpm,
 }
 
 impl Kind {
@@ -51,6 +56,9 @@ impl Kind {
             Self::Workers => Noun::Workers,
             Self::Neighbours => Noun::Neighbours,
             Self::Policies => Noun::Policies,
+            Self::Mpls => Noun::Labels,
+            Self::Vrf => Noun::Vrfs,
+            Self::Fpm => Noun::Fpm,
         }
     }
 
@@ -151,6 +159,49 @@ impl Kind {
                         text("ADDRESS", "address"),
                         text("LINK-ADDRESS", "link_address"),
                         text("STATE", "state"),
+                    ]
+                }
+            }
+            Self::Mpls => {
+                const {
+                    &[
+                        number("LABEL", "label"),
+                        number("SPACE", "space"),
+                        text("OPERATION", "next_hops"),
+                        text("SOURCE", "source"),
+                        number("PACKETS", "packets"),
+                        number("BYTES", "bytes"),
+                    ]
+                }
+            }
+            Self::Vrf => {
+                const {
+                    &[
+                        text("VRF", "vrf"),
+                        number("TABLE", "id"),
+                        text("PORTS", "ports"),
+                        number("IPV4", "routes_v4"),
+                        number("IPV6", "routes_v6"),
+                        number("PACKETS", "packets"),
+                        number("BYTES", "bytes"),
+                    ]
+                }
+            }
+            Self::Fpm => {
+                const {
+                    &[
+                        text("LISTEN", "listen"),
+                        text("STATE", "state"),
+                        text("PEER", "peer"),
+                        number("SECONDS", "connected_seconds"),
+                        number("SESSIONS", "sessions"),
+                        number("ROUTES", "routes"),
+                        number("LABELS", "labels"),
+                        number("NEXT-HOPS", "next_hops"),
+                        number("STALE", "stale"),
+                        number("MESSAGES", "messages"),
+                        number("MALFORMED", "malformed"),
+                        text("LAST-FAULT", "last_fault"),
                     ]
                 }
             }
