@@ -309,5 +309,7 @@ fn is_named(value: &Value, name: &str) -> bool {
     ["tunnel", "name", "interface", "vrf", "prefix", "address"]
         .iter()
         .any(|field| value[*field].as_str() == Some(name))
-        || value["label"].as_u64().is_some_and(|label| label.to_string() == name)
+        || value["label"]
+            .as_u64()
+            .is_some_and(|label| label.to_string() == name)
 }
