@@ -5,11 +5,14 @@ pub mod eavesdropper;
 pub mod gateway;
 pub mod http;
 pub mod iperf;
+pub mod negotiated;
 pub mod pipeline;
+pub mod pki;
 pub mod prober;
 pub mod process;
 pub mod site_to_site;
 pub mod sites;
+pub mod strongswan;
 pub mod topology;
 
 pub use netns as namespace;

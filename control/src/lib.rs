@@ -5,6 +5,7 @@ pub mod config;
 pub mod daemon;
 pub mod exporter;
 pub mod fpm;
+mod ike;
 pub mod install;
 pub mod netlink;
 pub mod plane;

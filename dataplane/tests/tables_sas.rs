@@ -55,6 +55,71 @@ fn fault_51_installing_the_same_key_again_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_sa_whose_peer_moved_goes_on_with_its_numbers() {
+    let mut writer = with_tunnel();
+    let outbound = sa(SaDirection::Outbound, 0x2000, 1);
+    let index = writer.tunnel_index(TunnelId(1)).unwrap();
+    let select = |spec: &SaSpec| Update::SelectOutbound {
+        tunnel: TunnelId(1),
+        sa: spec.reference(),
+    };
+    apply(
+        &mut writer,
+        [Update::InstallSa(outbound.clone()), select(&outbound)],
+    );
+    see(&writer, |view| {
+        let sa = view.outbound(view.tunnel(index).unwrap()).unwrap();
+        assert_eq!(sa.reserve(64).last(), Some(64));
+    });
+    let moved = SaSpec {
+        remote: address("198.51.100.77"),
+        ..outbound.clone()
+    };
+    apply(&mut writer, [Update::InstallSa(moved.clone())]);
+    see(&writer, |view| {
+        let sa = view.outbound(view.tunnel(index).unwrap()).unwrap();
+        assert_eq!(
+            sa.reserve(1).next(),
+            Some(65),
+            "still chosen, and not from 1 again"
+        );
+    });
+    apply(
+        &mut writer,
+        [select(&moved), Update::RemoveSa(outbound.reference())],
+    );
+    assert_eq!(writer.sa_status().len(), 1);
+    see(&writer, |view| {
+        assert!(view.outbound(view.tunnel(index).unwrap()).is_some());
+    });
+}
+
+#[test]
+fn an_sa_that_is_kept_survives_the_sweep() {
+    let [kept, gone] = [0x1000, 0x1001].map(|spi| sa(SaDirection::Inbound, spi, spi as u8));
+    let mut writer = with_tunnel();
+    apply(
+        &mut writer,
+        [Update::InstallSa(kept.clone()), Update::InstallSa(gone.clone())],
+    );
+    writer
+        .apply(2, Update::PutTunnel(tunnel(1, "198.51.100.1")))
+        .unwrap();
+    writer.apply(2, Update::KeepSa(kept.reference())).unwrap();
+    assert_eq!(
+        writer.apply(2, Update::KeepSa(sa(SaDirection::Inbound, 0x1002, 9).reference())),
+        Err(Rejection::UnknownSa(
+            sa(SaDirection::Inbound, 0x1002, 9).reference()
+        ))
+    );
+    writer.sweep(2);
+    see(&writer, |view| {
+        assert!(view.inbound(0x1000).is_some());
+        assert!(view.inbound(0x1001).is_none());
+    });
+}
+
+#[test]
 fn fault_51_a_key_that_was_used_never_starts_again() {
     let mut writer = with_tunnel();
     let first = sa(SaDirection::Outbound, 0x2000, 1);

@@ -70,6 +70,37 @@ impl IpPrefix {
         self.length_bits
     }
 
+    /// The fewest networks that together hold exactly the addresses from `first` to `last`; none for a reversed
+    /// range or one of two families.
+    #[must_use]
+    pub fn covering(first: IpAddr, last: IpAddr) -> Vec<Self> {
+        let mut networks = Vec::new();
+        let mut next = Some(first);
+        while let Some(start) = next.filter(|start| start.is_ipv4() == last.is_ipv4() && *start <= last) {
+            let most = if start.is_ipv4() { 32 } else { 128 };
+            let fits = |length_bits: &u8| {
+                Self::new(start, *length_bits)
+                    .is_ok_and(|prefix| prefix.network == start && prefix.last() <= last)
+            };
+            let length_bits = (0..=most).find(fits).unwrap_or(most);
+            let Ok(prefix) = Self::new(start, length_bits) else {
+                break;
+            };
+            networks.push(prefix);
+            next = match prefix.last() {
+                IpAddr::V4(end) => end
+                    .to_bits()
+                    .checked_add(1)
+                    .map(|bits| Ipv4Addr::from_bits(bits).into()),
+                IpAddr::V6(end) => end
+                    .to_bits()
+                    .checked_add(1)
+                    .map(|bits| Ipv6Addr::from_bits(bits).into()),
+            };
+        }
+        networks
+    }
+
     /// Whether `address` is of this network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -171,6 +202,25 @@ mod tests {
                 .unwrap()
         );
         assert_eq!("192.0.2.1".parse::<IpPrefix>().unwrap().length_bits(), 32);
+    }
+
+    #[test]
+    fn ranges_are_covered_exactly() {
+        let cover = |first: &str, last: &str| -> Vec<String> {
+            IpPrefix::covering(first.parse().unwrap(), last.parse().unwrap())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        assert_eq!(cover("10.0.0.0", "10.0.255.255"), ["10.0.0.0/16"]);
+        assert_eq!(
+            cover("10.0.0.1", "10.0.0.4"),
+            ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/32"]
+        );
+        assert_eq!(cover("0.0.0.0", "255.255.255.255"), ["0.0.0.0/0"]);
+        assert_eq!(cover("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ["::/0"]);
+        assert!(cover("10.0.0.2", "10.0.0.1").is_empty());
+        assert!(cover("10.0.0.2", "::1").is_empty());
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn object(update: &Update) -> (String, bool) {
         Update::PutTunnel(tunnel) => (format!("tunnel {}", tunnel.id.0), false),
         Update::RemoveTunnel(id) => (format!("tunnel {}", id.0), true),
         Update::InstallSa(sa) => (format!("sa {:?}", sa.reference()), false),
+        Update::KeepSa(sa) => (format!("sa {sa:?}"), false),
         Update::RemoveSa(sa) => (format!("sa {sa:?}"), true),
         Update::SelectOutbound { tunnel, .. } => (format!("outbound {}", tunnel.0), false),
         Update::PutPolicy(policy) => (format!("policy {}", policy.id.0), false),
@@ -86,7 +87,10 @@ impl ForwardingPlane for Recorder {
         }
         self.applied += 1;
         self.unsettled += 1;
-        if removes {
+        if let Update::KeepSa(sa) = &update {
+            let (marked, _) = self.objects.get_mut(&name).ok_or(Rejection::UnknownSa(*sa))?;
+            *marked = generation;
+        } else if removes {
             self.objects.remove(&name);
         } else {
             self.objects.insert(name, (generation, update));

@@ -48,6 +48,9 @@ pub enum Update {
     InstallSa(SaSpec),
     /// An SA that should stop.
     RemoveSa(SaRef),
+    /// An installed SA goes on as it is through this resynchronisation: a control process that was restarted
+    /// no longer knows its key, and it serves until it is replaced.
+    KeepSa(SaRef),
     /// The outbound SA that a tunnel uses from now on.
     SelectOutbound {
         /// The tunnel.

@@ -273,7 +273,7 @@ pub enum TsSide {
 }
 
 /// A Child SA to negotiate or accept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildConfig {
     /// Unique within its connection.
     pub name: String,
@@ -322,12 +322,14 @@ impl ChildConfig {
 }
 
 /// A peer, or a group of peers, and what to do with them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Connection {
     /// Unique name.
     pub name: String,
     /// Local addresses it applies to; empty for all. The first is the one to initiate from.
     pub local_addresses: Vec<IpAddr>,
+    /// Where `local_addresses` is empty, the addresses to initiate from: the first of the peer's family.
+    pub source_addresses: Vec<IpAddr>,
     /// The peer's addresses and first ports, tried in turn; empty for a peer that only initiates.
     pub remote_addresses: Vec<SocketAddr>,
     /// Networks that a peer may initiate from; empty for those of `remote_addresses`, or any where that is empty.
@@ -395,6 +397,7 @@ impl Connection {
         Self {
             name: name.to_owned(),
             local_addresses: Vec::new(),
+            source_addresses: Vec::new(),
             remote_addresses: Vec::new(),
             remote_networks: Vec::new(),
             local_id: None,

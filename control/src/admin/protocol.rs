@@ -40,6 +40,8 @@ pub enum Noun {
     Vrfs,
     /// The listener for FRR.
     Fpm,
+    /// IKE SAs and the connections that have none.
+    Ike,
 }
 
 impl Noun {
@@ -58,6 +60,7 @@ impl Noun {
             Self::Labels => "labels",
             Self::Vrfs => "vrfs",
             Self::Fpm => "fpm",
+            Self::Ike => "ike",
         }
     }
 }
@@ -81,6 +84,44 @@ pub enum Request {
         /// The name of a tunnel, port or VRF that the records must bear.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
+    },
+    /// Negotiates a connection, or one child of it.
+    Up {
+        /// The connection.
+        connection: String,
+        /// The child; all where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+        /// How long to wait for the outcome.
+        wait_seconds: u64,
+    },
+    /// Closes a connection, or one child of it.
+    Down {
+        /// The connection.
+        connection: String,
+        /// The child; all, and the IKE SA, where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+        /// How long to wait for the outcome.
+        wait_seconds: u64,
+    },
+    /// Renews the IKE SA of a connection, or the pair of one child.
+    Rekey {
+        /// The connection.
+        connection: String,
+        /// The child; the IKE SA where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<String>,
+        /// How long to wait for the outcome.
+        wait_seconds: u64,
+    },
+    /// What was negotiated and what failed, oldest first.
+    Log {
+        /// Of this connection only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        connection: Option<String>,
+        /// The latest so many lines.
+        lines: usize,
     },
     /// Reads the configuration again and applies what differs, all of it or nothing.
     Reload {

@@ -47,11 +47,12 @@ impl Reporter<'_> {
                     .iter()
                     .find(|known| known.name == tunnel.name);
                 let refusals = self.installer.refusals().get(&tunnel.name);
+                let ends = self.installer.ends(tunnel.tunnel);
                 json!({
                     "name": tunnel.name,
                     "state": tunnel_state(tunnel, refusals.is_some()),
-                    "local": configured.map(|tunnel| tunnel.local),
-                    "remote": configured.map(|tunnel| tunnel.remote),
+                    "local": ends.and_then(|(local, _)| local).or(configured.map(|tunnel| tunnel.local)),
+                    "remote": ends.map(|(_, remote)| remote).or(configured.map(|tunnel| tunnel.remote)),
                     "spi_out": tunnel.outbound.map(|sa| spi(sa.spi)),
                     "outer_mtu_bytes": tunnel.outer_mtu_bytes,
                     "inner_mtu_bytes": tunnel.inner_mtu_bytes,

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::connection::{AuthoritySection, ConnectionSection, CredentialSection, IkeSection, SecretSection};
 use super::mpls::{ClassMapSection, FpmSection, LabelSection, LeakSection, RouteSection};
 
 /// One file. Sections that stand once may stand in any one of the files.
@@ -28,6 +29,15 @@ pub(super) struct File {
     pub(super) label: Vec<LabelSection>,
     #[serde(default)]
     pub(super) class_map: Vec<ClassMapSection>,
+    pub(super) ike: Option<Spanned<IkeSection>>,
+    #[serde(default)]
+    pub(super) authority: Vec<AuthoritySection>,
+    #[serde(default)]
+    pub(super) credential: Vec<CredentialSection>,
+    #[serde(default)]
+    pub(super) secret: Vec<SecretSection>,
+    #[serde(default)]
+    pub(super) connection: Vec<Spanned<ConnectionSection>>,
 }
 
 /// `[gateway]`: the process itself.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use southbound::{IpPrefix, PolicyDefault, VrfId};
 use toml::Spanned;
 
+use super::connection::{Connection, IkeSettings};
 use super::file::{DefaultAction, File};
 use super::key_file::KeyAccess;
 use super::metrics::Metrics;
@@ -37,7 +38,7 @@ pub struct Admin {
 }
 
 /// Everything that the configuration says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Gateway {
     /// The gateway's name for people.
     pub name: String,
@@ -55,8 +56,16 @@ pub struct Gateway {
     pub vrfs: BTreeMap<String, VrfId>,
     /// Interfaces.
     pub ports: Vec<Port>,
-    /// Tunnels.
+    /// Tunnels, those of connections too.
     pub tunnels: Vec<Tunnel>,
+    /// What is negotiated by IKEv2.
+    pub connections: Vec<Connection>,
+    /// What concerns all connections.
+    pub ike: IkeSettings,
+    /// What proves identities; shows no secret.
+    pub credentials: ike::Credentials,
+    /// Remarks that are no faults.
+    pub notes: Vec<String>,
     /// Rules of the SPD besides those of policy-based tunnels.
     pub policies: Vec<Policy>,
     /// What becomes of packets that no rule of a table matches, where the configuration says so.
@@ -74,7 +83,7 @@ pub struct Gateway {
 }
 
 /// A configuration and what was noticed on the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
     pub gateway: Gateway,
@@ -97,7 +106,7 @@ impl Gateway {
             .map(|path| Source::read(path))
             .collect::<Result<Vec<_>, _>>()?;
         let gateway = Self::from_sources(sources, keys)?;
-        let mut notes = Vec::new();
+        let mut notes = gateway.notes.clone();
         for tunnel in &gateway.tunnels {
             if tunnel
                 .sas
@@ -157,7 +166,13 @@ impl Gateway {
             builder.vrfs(source, file);
         }
         for (source, file) in &files {
+            builder.secrets(source, file);
+        }
+        for (source, file) in &files {
             builder.sections(source, file);
+        }
+        for (source, file) in &files {
+            builder.connections(source, file);
         }
         for (source, file) in &files {
             builder.policies(source, file);
@@ -231,6 +246,10 @@ impl Builder {
                 vrfs: BTreeMap::new(),
                 ports: Vec::new(),
                 tunnels: Vec::new(),
+                connections: Vec::new(),
+                ike: IkeSettings::default(),
+                credentials: ike::Credentials::new(),
+                notes: Vec::new(),
                 policies: Vec::new(),
                 policy_defaults: BTreeMap::new(),
                 fpm: None,
@@ -448,7 +467,12 @@ impl Builder {
         }
     }
 
-    fn unique_routes(&mut self, source: &Source, tunnel: &Tunnel, texts: Option<&[Spanned<String>]>) {
+    pub(super) fn unique_routes(
+        &mut self,
+        source: &Source,
+        tunnel: &Tunnel,
+        texts: Option<&[Spanned<String>]>,
+    ) {
         for text in texts.unwrap_or_default() {
             if let Ok(prefix) = text.get_ref().parse::<IpPrefix>() {
                 let name = format!("{prefix} in table {}", tunnel.inner_vrf.0);

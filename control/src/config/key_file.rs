@@ -1,19 +1,17 @@
 //! Files that hold one secret key in hexadecimal digits.
 //!
 //! White space and lines that begin with `#` are passed over; a leading `0x` is allowed. The file must
-//! belong to root or to this user and be closed to group and others.
+//! be as [`secret_file`] wants it.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::geteuid;
 use southbound::KeyMaterial;
 use zeroize::Zeroizing;
 
+use super::secret_file;
+
 /// Longest key file in bytes.
-const MAX_FILE_BYTES: u64 = 4096;
+const MAX_FILE_BYTES: u16 = 4096;
 
 /// Whether keys must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,56 +32,10 @@ pub(super) fn read(
     access: KeyAccess,
 ) -> Result<Option<KeyMaterial>, String> {
     let shown = path.display();
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error)
-            if access == KeyAccess::IfReadable
-                && matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(format!("the key file {shown} cannot be opened: {error}")),
+    let Some(text) = secret_file::read(path, MAX_FILE_BYTES, access)? else {
+        return Ok(None);
     };
-    let metadata = file
-        .metadata()
-        .map_err(|error| format!("the key file {shown} cannot be examined: {error}"))?;
-    if !metadata.is_file() {
-        return Err(format!("{shown} is not a file: expected a key file"));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(format!(
-            "the key file {shown} has mode {:04o}: expected 0600 or less, closed to group and others",
-            metadata.mode() & 0o7777
-        ));
-    }
-    if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
-        return Err(format!(
-            "the key file {shown} belongs to user {}: expected root or user {}",
-            metadata.uid(),
-            geteuid()
-        ));
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "the key file {shown} has {} bytes: expected at most {MAX_FILE_BYTES}",
-            metadata.len()
-        ));
-    }
-    // One buffer for all, so that no copy of the key stays behind in freed memory.
-    let mut text = Zeroizing::new(vec![0u8; MAX_FILE_BYTES as usize]);
-    let mut used_bytes = 0;
-    loop {
-        match file.read(&mut text[used_bytes..]) {
-            Ok(0) => break,
-            Ok(count) => used_bytes += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("the key file {shown} cannot be read: {error}")),
-        }
-    }
-    let key = parse(&text[..used_bytes])
+    let key = parse(&text)
         .ok_or_else(|| format!("the key file {shown} does not hold a key: expected hexadecimal digits"))?;
     if key.len_bytes() != expected_bytes {
         return Err(format!(

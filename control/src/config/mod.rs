@@ -5,6 +5,7 @@
 //! order of their names. A table that stands once (`[gateway]`) or a name that must be unique is an error
 //! when it stands twice, and the error names both places.
 
+mod connection;
 mod file;
 mod gateway;
 mod key_file;
@@ -13,10 +14,12 @@ mod mpls;
 mod policy;
 mod port;
 mod problem;
+mod secret_file;
 mod selector;
 mod source;
 mod tunnel;
 
+pub use connection::{ChildTunnel, Connection, IkeSettings, Remote};
 pub use gateway::{Admin, Gateway, Loaded};
 pub use key_file::KeyAccess;
 pub use metrics::{Metrics, MetricsTls, MetricsUser};

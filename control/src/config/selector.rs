@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::source::Source;
 
-const EXPECTED: &str = "a prefix (10.1.0.0/16), an address or a range of addresses (10.1.0.4-10.1.0.9), and \
+pub(super) const EXPECTED: &str = "a prefix (10.1.0.0/16), an address or a range of addresses (10.1.0.4-10.1.0.9), and \
                         optionally a protocol with a port or port range ([tcp/443], [udp/1000-2000], [icmp])";
 
 const ALL_PORTS: ValueRange<u16> = ValueRange {
@@ -24,8 +24,8 @@ const ICMP_V6: u8 = 58;
 /// One side of a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TrafficSelector {
-    endpoint: Endpoint,
-    protocol: ProtocolMatch,
+    pub(super) endpoint: Endpoint,
+    pub(super) protocol: ProtocolMatch,
 }
 
 impl FromStr for TrafficSelector {

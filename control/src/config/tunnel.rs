@@ -23,7 +23,7 @@ const NAT_TRAVERSAL_PORT: u16 = 4500;
 
 /// The least MTU of IPv6 (RFC 8200 section 5) is what every tunnel must at least offer, but a tunnel that
 /// only carries IPv4 may go down to that protocol's own floor.
-const MIN_MTU_BYTES: u16 = 576;
+pub(super) const MIN_MTU_BYTES: u16 = 576;
 
 /// A pair of manual SAs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +89,10 @@ pub struct Tunnel {
     pub routes: Vec<IpPrefix>,
     /// The destinations that the host's own packets reach through it.
     pub host_routes: Vec<IpPrefix>,
-    /// Its SAs; the first sends.
+    /// Its SAs; the first sends. Those of a negotiated tunnel are not the configuration's.
     pub sas: Vec<ManualSa>,
+    /// Its SAs are negotiated: its outer addresses here are only what is known beforehand.
+    pub is_negotiated: bool,
 }
 
 impl Tunnel {
@@ -196,6 +198,7 @@ impl Tunnel {
             routes,
             host_routes,
             sas,
+            is_negotiated: false,
         })
     }
 
@@ -405,7 +408,7 @@ fn outer_address(source: &Source, text: &Spanned<String>) -> Option<IpAddr> {
     Some(address)
 }
 
-fn prefixes(source: &Source, list: Option<&[Spanned<String>]>) -> Vec<IpPrefix> {
+pub(super) fn prefixes(source: &Source, list: Option<&[Spanned<String>]>) -> Vec<IpPrefix> {
     list.unwrap_or_default()
         .iter()
         .filter_map(|text| {
@@ -418,7 +421,7 @@ fn prefixes(source: &Source, list: Option<&[Spanned<String>]>) -> Vec<IpPrefix> 
 }
 
 /// The number, or `None` for the word "copy", an absent setting, or a fault that was noted.
-fn word_or_number(
+pub(super) fn word_or_number(
     source: &Source,
     value: Option<&Spanned<WordOrNumber>>,
     range: std::ops::RangeInclusive<u8>,

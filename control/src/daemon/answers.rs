@@ -11,7 +11,7 @@ use crate::admin::{Command, ExitCode, Frame, Noun, Replies, Reporter, Request, R
 use crate::plane::WorkerBlock;
 
 /// Records of one frame.
-const RECORDS_A_FRAME: usize = 500;
+pub(super) const RECORDS_A_FRAME: usize = 500;
 
 /// What an answer is for.
 #[derive(Debug)]
@@ -71,6 +71,22 @@ impl Daemon {
                     replies.end(ExitCode::Done, None);
                 }
             }
+            Request::Up {
+                connection,
+                child,
+                wait_seconds,
+            } => self.up(role, &connection, child, wait_seconds, replies),
+            Request::Down {
+                connection,
+                child,
+                wait_seconds,
+            } => self.down(role, &connection, child, wait_seconds, replies),
+            Request::Rekey {
+                connection,
+                child,
+                wait_seconds,
+            } => self.rekey(role, &connection, child, wait_seconds, replies),
+            Request::Log { connection, lines } => self.log(connection.as_deref(), lines, &replies),
             Request::Show { noun, name } => self.show(noun, name, replies),
         }
     }
@@ -87,6 +103,7 @@ impl Daemon {
             Noun::Labels => Query::Labels,
             Noun::Vrfs => Query::Vrfs,
             Noun::Fpm => return self.show_fpm(&replies),
+            Noun::Ike => return self.show_ike(name.as_deref(), &replies),
             Noun::Drops => {
                 match self.blocks() {
                     Some(blocks) => {
@@ -265,6 +282,8 @@ impl Daemon {
             "generation": self.link.as_ref().map(|link| link.session.generation()),
             "ports": self.gateway.ports.len(),
             "tunnels": self.gateway.tunnels.len(),
+            "connections": self.gateway.connections.len(),
+            "ike_sas": self.ike.established(),
             "refused_tunnels": self.installer.refusals().keys().collect::<Vec<_>>(),
             "reload_under_way": self.reload.is_some(),
             "last_reload_error": match &self.last_reload { Some(Err(message)) => Some(message), _ => None },

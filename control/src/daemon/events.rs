@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use southbound::{Event, LifetimeKind, Query, Rejection};
+use southbound::{Event, LifetimeKind, Query, Rejection, SaRef};
 use tracing::{debug, error, info, warn};
 
 use super::answers::{Purpose, Question};
@@ -20,6 +20,14 @@ impl Daemon {
                 self.ask(Query::Ports, Purpose::LogPorts);
                 self.ask(Query::Neighbours, Purpose::ResolveNeighbours);
             }
+            Event::LifetimeReached { sa, kind } if self.limit_reached(&sa, kind) => {
+                debug!(sa = %Object::Sa(sa), ?kind, "lifetime reached: the pair is renewed");
+            }
+            Event::SequenceNearEnd { sa, remaining } if self.limit_reached(&sa, LifetimeKind::Soft) => {
+                debug!(sa = %Object::Sa(sa), remaining, "few sequence numbers are left: the pair is renewed");
+            }
+            Event::PeerMoved { sa, address, port } if self.ike.peer_moved(&sa, address, port) => {}
+            Event::Acquire { tunnel, .. } if self.ike.acquire(tunnel) => {}
             Event::LifetimeReached {
                 sa,
                 kind: LifetimeKind::Soft,
@@ -59,7 +67,18 @@ impl Daemon {
         }
     }
 
+    fn limit_reached(&mut self, sa: &SaRef, kind: LifetimeKind) -> bool {
+        let (ike, mut plane) = self.ike();
+        ike.limit_reached(sa, kind, &mut plane)
+    }
+
     pub(super) fn rejected(&mut self, object: Object, rejection: &Rejection) {
+        if let Object::Sa(sa) = &object
+            && !self.installer.wants(&object)
+        {
+            let (ike, mut plane) = self.ike();
+            ike.refused(sa, &rejection.to_string(), &mut plane);
+        }
         let is_configured = self.installer.wants(&object);
         if let Some(suppressed) = self.rejections.take(Instant::now()) {
             warn!(%object, reason = %rejection, suppressed, "the dataplane refused an update");

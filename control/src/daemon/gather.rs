@@ -159,7 +159,7 @@ impl Daemon {
                 .config_taken
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64()),
-            ike: self.ike_figures.clone(),
+            ike: self.ike.figures(&self.gateway.ike),
             ..snapshot
         }
     }

@@ -5,6 +5,7 @@
 
 mod allowance;
 mod answers;
+mod connections;
 mod events;
 mod gather;
 mod reload;

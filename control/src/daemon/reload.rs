@@ -70,6 +70,7 @@ impl Daemon {
             (gateway.admin != self.gateway.admin, "[admin]"),
             (gateway.metrics != self.gateway.metrics, "[metrics]"),
             (settings(&gateway) != settings(&self.gateway), "[fpm]"),
+            (gateway.ike != self.gateway.ike, "[ike]"),
         ] {
             if changed {
                 warn!("{what} changed: that takes effect at the next start");
@@ -152,6 +153,7 @@ impl Daemon {
             .retain(|interface, _| self.gateway.ports.iter().any(|port| port.interface == *interface));
         self.mirror.set_scope(self.installer.scope(&self.gateway));
         self.fpm.set_rules(rules(&self.gateway));
+        self.configure_ike();
         self.last_reload = Some(Ok(()));
         self.config_taken = SystemTime::now();
         info!(

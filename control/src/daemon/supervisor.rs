@@ -17,8 +17,9 @@ use super::gather::Gathering;
 use super::reload::PendingReload;
 use crate::admin::{Command, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
-use crate::exporter::{self, Credentials, Endpoint, History, IkeFigures, Scrape};
+use crate::exporter::{self, Credentials, Endpoint, History, Scrape};
 use crate::fpm;
+use crate::ike::{Driver, Plane, Stimulus};
 use crate::install::{Installer, Ledger, LedgerError};
 use crate::netlink::Mirror;
 use crate::plane::{Backoff, Connection, Counters, Desired, Notice, Phase, Session, Welcome};
@@ -105,6 +106,7 @@ pub struct Daemon {
     pub(super) desired: Desired,
     pub(super) mirror: Mirror,
     pub(super) fpm: fpm::Listener,
+    pub(super) ike: Driver,
     pub(super) link: Option<Link>,
     pub(super) questions: HashMap<u64, Question>,
     pub(super) reload: Option<PendingReload>,
@@ -126,8 +128,6 @@ pub struct Daemon {
     /// Connections to a dataplane, and those that found another instance.
     pub(super) connections: [u64; 2],
     last_instance: Option<u64>,
-    /// What the IKE engine tells of itself.
-    pub(super) ike_figures: IkeFigures,
     backoff: Backoff,
     next_attempt: tokio::time::Instant,
     commands: mpsc::Receiver<Command>,
@@ -144,6 +144,7 @@ enum Wake {
     Connect,
     Kernel(io::Result<()>),
     Fpm,
+    Ike(Stimulus),
     Command(Command),
     Scrape(Scrape),
     Reload,
@@ -164,6 +165,7 @@ impl Daemon {
         let mut fpm =
             fpm::Listener::open(super::routing::settings(&gateway)).map_err(fault("the FPM listener"))?;
         fpm.set_rules(super::routing::rules(&gateway));
+        let ike = Driver::open(&gateway.ike).map_err(fault("the key log"))?;
         let server = Server::open(&gateway.admin).map_err(fault("the admin socket"))?;
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));
@@ -196,6 +198,7 @@ impl Daemon {
             desired: Desired::default(),
             mirror,
             fpm,
+            ike,
             link: None,
             questions: HashMap::new(),
             reload: None,
@@ -210,7 +213,6 @@ impl Daemon {
             raised: BTreeMap::new(),
             connections: [0; 2],
             last_instance: None,
-            ike_figures: IkeFigures::default(),
             rejections: Allowance::new(20, Duration::from_secs(10)),
             strangers: Allowance::new(10, Duration::from_secs(10)),
             backoff: Backoff::default(),
@@ -236,6 +238,8 @@ impl Daemon {
         loop {
             self.mirror.flush(&mut self.desired);
             self.fpm.flush(&self.mirror, &mut self.desired);
+            let (ike, mut plane) = self.ike();
+            ike.turn(&mut plane);
             self.begin_sync();
             self.transmit();
             self.settle_reload();
@@ -260,6 +264,7 @@ impl Daemon {
                 }
                 // What it brought is told by the flush.
                 Wake::Fpm => {}
+                Wake::Ike(stimulus) => self.ike.take(stimulus),
                 Wake::Command(command) => self.command(command),
                 Wake::Scrape(scrape) => self.gather(scrape),
                 Wake::Reload => self.begin_reload(None, false),
@@ -294,6 +299,7 @@ impl Daemon {
             () = tokio::time::sleep_until(self.next_attempt), if connection.is_none() => Wake::Connect,
             result = self.mirror.step() => Wake::Kernel(result),
             () = self.fpm.step() => Wake::Fpm,
+            stimulus = self.ike.next() => Wake::Ike(stimulus),
             Some(command) = self.commands.recv() => Wake::Command(command),
             Some(reply) = self.scrapes.recv() => Wake::Scrape(reply),
             _ = self.hangup.recv() => Wake::Reload,
@@ -301,6 +307,30 @@ impl Daemon {
             _ = self.interrupt.recv() => Wake::Stop,
             _ = tick.tick() => Wake::Tick,
         }
+    }
+
+    /// IKE, and the dataplane as it sees it.
+    pub(super) fn ike(&mut self) -> (&mut Driver, Plane<'_>) {
+        let is_live = self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.session.phase() == Phase::Live);
+        let plane = Plane {
+            desired: &mut self.desired,
+            installer: &mut self.installer,
+            is_live,
+        };
+        (&mut self.ike, plane)
+    }
+
+    /// Lets IKE take the running configuration over.
+    pub(super) fn configure_ike(&mut self) {
+        let plane = &mut Plane {
+            desired: &mut self.desired,
+            installer: &mut self.installer,
+            is_live: false,
+        };
+        self.ike.apply(&self.gateway, plane);
     }
 
     fn connect(&mut self) {
@@ -400,6 +430,10 @@ impl Daemon {
             return;
         };
         self.installer.learn(welcome.instance, held);
+        // Tunnels have numbers from here on, and IKE needs them. What is loaded stays as it is.
+        self.configure_ike();
+        let (ike, mut plane) = self.ike();
+        ike.learn(welcome.instance, held, &mut plane);
         let plan = self.installer.plan(&self.gateway);
         for (tunnel, reasons) in &plan.refusals {
             for reason in reasons {

@@ -1,10 +1,11 @@
 //! What the configuration makes the dataplane hold, and what it must not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use southbound::{
-    NextHop, PolicyAction, PolicyId, PolicySpec, PortId, Rejection, RouteSpec, SaDirection, SaRef, SaSpec,
-    SelectorPair, Status, TunnelId, Update, VrfId,
+    IpPrefix, NextHop, PolicyAction, PolicyId, PolicySpec, PortId, Rejection, RouteSpec, SaDirection, SaRef,
+    SaSpec, SelectorPair, Status, TunnelId, Update, VrfId,
 };
 use tracing::warn;
 
@@ -46,7 +47,14 @@ pub struct Installer {
     present: BTreeSet<SaRef>,
     wanted: BTreeSet<Object>,
     refusals: BTreeMap<String, Vec<String>>,
+    /// Where negotiated tunnels lead at the moment: ours, where known, and the peer's address.
+    ends: BTreeMap<TunnelId, (Option<IpAddr>, IpAddr)>,
+    /// Tunnels of single peers: their name, and that of their pattern.
+    peers: BTreeMap<TunnelId, (String, String)>,
 }
+
+/// The first number of tunnels of single peers; the engine chooses among them.
+const FIRST_PEER_TUNNEL: u32 = 0x8000_0000;
 
 impl Installer {
     /// With the record of keys used before.
@@ -61,6 +69,8 @@ impl Installer {
             present: BTreeSet::new(),
             wanted: BTreeSet::new(),
             refusals: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            peers: BTreeMap::new(),
         }
     }
 
@@ -71,6 +81,7 @@ impl Installer {
         for status in held {
             match status {
                 Status::Port(port) => self.ports.adopt(&port.interface, port.port.0),
+                Status::Tunnel(tunnel) if tunnel.tunnel.0 >= FIRST_PEER_TUNNEL => {}
                 Status::Tunnel(tunnel) => self.tunnels.adopt(&tunnel.name, tunnel.tunnel.0),
                 Status::Sa(sa) => {
                     self.present.insert(sa.sa);
@@ -98,7 +109,62 @@ impl Installer {
     /// The name of a tunnel.
     #[must_use]
     pub fn tunnel_name(&self, id: TunnelId) -> Option<&str> {
-        self.tunnels.name(id.0)
+        self.tunnels
+            .name(id.0)
+            .or_else(|| self.peers.get(&id).map(|(name, _)| name.as_str()))
+    }
+
+    /// The number of a tunnel of the configuration, a new one where it has none.
+    pub fn number_tunnel(&mut self, name: &str) -> TunnelId {
+        TunnelId(self.tunnels.number(name))
+    }
+
+    /// The engine gave a tunnel to a single peer.
+    pub fn name_peer(&mut self, id: TunnelId, pattern: &str, peer: &str) {
+        if id.0 >= FIRST_PEER_TUNNEL {
+            let names = (format!("{pattern} {peer}"), pattern.to_owned());
+            self.peers.insert(id, names);
+        }
+    }
+
+    /// The pattern of a single peer's tunnel; `None` for one of the configuration's.
+    #[must_use]
+    pub fn peer_pattern(&self, id: TunnelId) -> Option<&str> {
+        self.peers.get(&id).map(|(_, pattern)| pattern.as_str())
+    }
+
+    /// A single peer's tunnel went.
+    pub fn forget_peer(&mut self, id: TunnelId) {
+        self.peers.remove(&id);
+        self.ends.remove(&id);
+    }
+
+    /// A negotiated tunnel leads elsewhere.
+    pub fn set_ends(&mut self, id: TunnelId, local: Option<IpAddr>, remote: IpAddr) {
+        self.ends.insert(id, (local, remote));
+    }
+
+    /// Where a negotiated tunnel leads at the moment: ours, where known, and the peer's address.
+    #[must_use]
+    pub fn ends(&self, id: TunnelId) -> Option<(Option<IpAddr>, IpAddr)> {
+        self.ends.get(&id).copied()
+    }
+
+    /// The rules that lead `selectors` into a tunnel.
+    pub fn protect(
+        &mut self,
+        vrf: VrfId,
+        priority: u32,
+        selectors: &[SelectorPair],
+        tunnel: TunnelId,
+    ) -> Vec<Update> {
+        let mut plan = Plan {
+            updates: Vec::new(),
+            uses: Vec::new(),
+            refusals: BTreeMap::new(),
+        };
+        self.plan_policies(vrf, priority, selectors, PolicyAction::Protect(tunnel), &mut plan);
+        plan.updates
     }
 
     /// The interface of a port.
@@ -142,12 +208,18 @@ impl Installer {
                         sources: tunnel.selectors.iter().map(|pair| pair.local.addresses).collect(),
                     })
                 })
+                .chain(pools(gateway).map(|(vrf, prefix)| HostRoute {
+                    vrf,
+                    prefix,
+                    sources: Vec::new(),
+                }))
                 .collect(),
             configured: gateway
                 .tunnels
                 .iter()
                 .flat_map(|tunnel| tunnel.routes.iter().map(|prefix| (tunnel.inner_vrf, *prefix)))
                 .chain(gateway.routes.iter().map(|route| (route.vrf, route.prefix)))
+                .chain(pools(gateway))
                 .collect(),
         }
     }
@@ -172,6 +244,15 @@ impl Installer {
                 default: *default,
             });
         }
+        // What is meant for a peer that is away must not leave in clear.
+        for (vrf, prefix) in pools(gateway) {
+            plan.updates.push(Update::PutRoute(RouteSpec {
+                vrf,
+                prefix,
+                next_hops: vec![NextHop::Unreachable],
+                weights: Vec::new(),
+            }));
+        }
         for policy in &gateway.policies {
             let action = match &policy.target {
                 PolicyTarget::Protect(name) => PolicyAction::Protect(TunnelId(self.tunnels.number(name))),
@@ -186,7 +267,16 @@ impl Installer {
 
     fn plan_tunnel(&mut self, tunnel: &Tunnel, plan: &mut Plan) {
         let id = TunnelId(self.tunnels.number(&tunnel.name));
-        plan.updates.push(Update::PutTunnel(tunnel.spec(id)));
+        let mut spec = tunnel.spec(id);
+        if let Some((local, remote)) = self.ends.get(&id).filter(|_| tunnel.is_negotiated) {
+            let unspecified = match remote {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let fits = Some(spec.local).filter(|local| local.is_ipv4() == remote.is_ipv4());
+            (spec.local, spec.remote) = (local.or(fits).unwrap_or(unspecified), *remote);
+        }
+        plan.updates.push(Update::PutTunnel(spec));
         let mut sender = None;
         for sa in &tunnel.sas {
             match self.admit(tunnel, id, sa) {
@@ -323,6 +413,12 @@ impl Installer {
         [inbound as u64, (self.present.len() - inbound) as u64]
     }
 
+    /// Whether the dataplane has an SA.
+    #[must_use]
+    pub fn has_sa(&self, sa: &SaRef) -> bool {
+        self.present.contains(sa)
+    }
+
     /// Whether an object comes from the configuration.
     #[must_use]
     pub fn wants(&self, object: &Object) -> bool {
@@ -392,6 +488,17 @@ impl Installer {
             }
         }
     }
+}
+
+/// The networks that peers get their addresses from, in the tables of their tunnels.
+fn pools(gateway: &Gateway) -> impl Iterator<Item = (VrfId, IpPrefix)> + '_ {
+    gateway.connections.iter().flat_map(|connection| {
+        let vrf = connection
+            .tunnels
+            .first()
+            .map_or(VrfId::MAIN, |child| child.tunnel.inner_vrf);
+        connection.engine.pools.iter().map(move |prefix| (vrf, *prefix))
+    })
 }
 
 fn policy_name(policy: &PolicySpec) -> String {

@@ -22,9 +22,12 @@ pub struct Desired {
     class_maps: BTreeMap<ClassMapId, ClassMapSpec>,
     ports: BTreeMap<PortId, PortSpec>,
     locals: BTreeMap<(VrfId, IpAddr), Option<PortId>>,
+    locals_version: u64,
     neighbours: BTreeMap<(PortId, IpAddr), NeighbourState>,
     tunnels: BTreeMap<TunnelId, TunnelSpec>,
     sas: BTreeMap<SaRef, SaSpec>,
+    /// SAs that the dataplane has and nobody here knows the key of.
+    kept: BTreeSet<SaRef>,
     /// Routes of others than the kernel: the kernel's own of that prefix give way.
     claimed: BTreeSet<(VrfId, IpPrefix)>,
     outbound: BTreeMap<TunnelId, SaRef>,
@@ -107,15 +110,24 @@ impl Desired {
             | Update::RemoveTunnel(_)
             | Update::RemoveSa(_)
             | Update::RemovePolicyDefault { .. }
+            | Update::KeepSa(_)
             | Update::RemovePolicy(_) => {
-                debug_assert!(false, "removals go by their object");
+                debug_assert!(false, "removals go by their object, and keeping by its SA");
                 return false;
             }
         };
         if changed {
             self.changed.insert(object);
+            self.locals_version += u64::from(matches!(object, Object::LocalAddress(..)));
         }
         changed
+    }
+
+    /// Wants an SA to stay that the dataplane has and whose key is not known here.
+    pub fn keep(&mut self, sa: SaRef) {
+        if !self.sas.contains_key(&sa) && self.kept.insert(sa) {
+            self.changed.insert(Object::Sa(sa));
+        }
     }
 
     /// Takes a prefix out of the kernel's hands, or gives it back.
@@ -133,6 +145,18 @@ impl Desired {
         self.claimed.contains(&(vrf, prefix))
     }
 
+    /// Whether an address is this gateway's.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.locals.keys().any(|(_, local)| *local == address)
+    }
+
+    /// Grows with each change of this gateway's addresses.
+    #[must_use]
+    pub fn locals_version(&self) -> u64 {
+        self.locals_version
+    }
+
     /// Wants `object` no longer.
     pub fn remove(&mut self, object: Object) {
         let was_there = match object {
@@ -143,7 +167,7 @@ impl Desired {
             Object::LocalAddress(vrf, address) => self.locals.remove(&(vrf, address)).is_some(),
             Object::Neighbour(port, address) => self.neighbours.remove(&(port, address)).is_some(),
             Object::Tunnel(id) => self.tunnels.remove(&id).is_some(),
-            Object::Sa(sa) => self.sas.remove(&sa).is_some(),
+            Object::Sa(sa) => self.sas.remove(&sa).is_some() | self.kept.remove(&sa),
             Object::Outbound(tunnel) => self.outbound.remove(&tunnel).is_some(),
             Object::Route(vrf, prefix) => self.routes.remove(&(vrf, prefix)).is_some(),
             Object::PolicyDefault(vrf) => self.policy_defaults.remove(&vrf).is_some(),
@@ -151,6 +175,7 @@ impl Desired {
         };
         if was_there {
             self.changed.insert(object);
+            self.locals_version += u64::from(matches!(object, Object::LocalAddress(..)));
         }
     }
 
@@ -173,7 +198,10 @@ impl Desired {
                 state: *self.neighbours.get(&(port, address))?,
             }),
             Object::Tunnel(id) => Update::PutTunnel(self.tunnels.get(&id)?.clone()),
-            Object::Sa(sa) => Update::InstallSa(self.sas.get(&sa)?.clone()),
+            Object::Sa(sa) => match self.sas.get(&sa) {
+                Some(spec) => Update::InstallSa(spec.clone()),
+                None => Update::KeepSa(*self.kept.get(&sa)?),
+            },
             Object::Outbound(tunnel) => Update::SelectOutbound {
                 tunnel,
                 sa: *self.outbound.get(&tunnel)?,
@@ -213,7 +241,7 @@ impl Desired {
             .keys()
             .map(|(port, address)| Object::Neighbour(*port, *address));
         let tunnels = self.tunnels.keys().map(|id| Object::Tunnel(*id));
-        let sas = self.sas.keys().map(|sa| Object::Sa(*sa));
+        let sas = self.sas.keys().chain(&self.kept).map(|sa| Object::Sa(*sa));
         let outbound = self.outbound.keys().map(|tunnel| Object::Outbound(*tunnel));
         let routes = self
             .routes

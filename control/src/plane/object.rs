@@ -50,6 +50,7 @@ impl Object {
             Update::PutNeighbour(neighbour) => Self::Neighbour(neighbour.port, neighbour.address),
             Update::PutTunnel(tunnel) => Self::Tunnel(tunnel.id),
             Update::InstallSa(sa) => Self::Sa(sa.reference()),
+            Update::KeepSa(sa) => Self::Sa(*sa),
             Update::SelectOutbound { tunnel, .. } => Self::Outbound(*tunnel),
             Update::PutRoute(route) => Self::Route(route.vrf, route.prefix),
             Update::PutPolicyDefault { vrf, .. } => Self::PolicyDefault(*vrf),

@@ -30,6 +30,33 @@ impl Endpoint {
         self.set_retry(&name, (initiates && !live).then_some(now));
     }
 
+    /// Replaces a connection that differs from the loaded one in its children only; IKE SAs that are up take it over at
+    /// once. Children that went are closed, children that start by themselves are brought up.
+    pub fn update_children(&mut self, now: Instant, connection: Connection) {
+        let name = connection.name.clone();
+        let kept: Vec<_> = connection.children.clone();
+        let stale: Vec<String> = self
+            .connections
+            .iter()
+            .filter(|known| known.name == name)
+            .flat_map(|known| known.children.iter())
+            .filter(|child| !kept.contains(child))
+            .map(|child| child.name.clone())
+            .collect();
+        for child in &stale {
+            self.terminate_child(now, &name, child);
+        }
+        let shared = Arc::new(connection.clone());
+        for sa in self.sas.values_mut().filter(|sa| sa.connection.name == name) {
+            sa.connection = shared.clone();
+        }
+        self.add_connection(now, connection);
+        if self.live_sa(&name).is_some() {
+            // What cannot be initiated has no address, and waits for its peer.
+            let _ = self.initiate(now, &name, None);
+        }
+    }
+
     /// Unloads a connection and closes its IKE SAs.
     pub fn remove_connection(&mut self, now: Instant, name: &str) {
         self.terminate(now, name);

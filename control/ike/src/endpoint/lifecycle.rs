@@ -308,6 +308,7 @@ impl Endpoint {
         let local = connection
             .local_addresses
             .iter()
+            .chain(&connection.source_addresses)
             .find(same_family)
             .copied()
             .ok_or_else(|| {

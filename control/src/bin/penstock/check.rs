@@ -23,10 +23,11 @@ impl Check {
                     eprintln!("note: {note}");
                 }
                 println!(
-                    "{}: ok ({} ports, {} tunnels, {} policies)",
+                    "{}: ok ({} ports, {} tunnels, {} connections, {} policies)",
                     self.file.display(),
                     loaded.gateway.ports.len(),
                     loaded.gateway.tunnels.len(),
+                    loaded.gateway.connections.len(),
                     loaded.gateway.policies.len()
                 );
                 ExitCode::Done

@@ -1,11 +1,15 @@
 //! `penstock`: the command line.
 
 mod check;
+mod down;
+mod log;
 mod output;
+mod rekey;
 mod reload;
 mod show;
 mod status;
 mod table;
+mod up;
 
 use std::path::PathBuf;
 use std::process;
@@ -50,6 +54,14 @@ enum Verb {
     Status(status::Status),
     /// List what the gateway has
     Show(show::Show),
+    /// Negotiate a connection and wait for the outcome
+    Up(up::Up),
+    /// Close a connection
+    Down(down::Down),
+    /// Renew the keys of a connection
+    Rekey(rekey::Rekey),
+    /// What was negotiated and what failed
+    Log(log::Log),
     /// Apply what changed in the configuration, all of it or nothing
     Reload(reload::Reload),
     /// Check a configuration file, without root and without a daemon
@@ -87,6 +99,10 @@ fn main() -> process::ExitCode {
         None => status::Status::default().run(&mut session),
         Some(Verb::Status(status)) => status.run(&mut session),
         Some(Verb::Show(show)) => show.run(&mut session),
+        Some(Verb::Up(up)) => up.run(&session),
+        Some(Verb::Down(down)) => down.run(&session),
+        Some(Verb::Rekey(rekey)) => rekey.run(&session),
+        Some(Verb::Log(log)) => log.run(&mut session),
         Some(Verb::Reload(reload)) => reload.run(&mut session),
         Some(Verb::Check(check)) => check.run(),
     };

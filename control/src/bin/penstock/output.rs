@@ -27,6 +27,11 @@ impl Output {
     pub(crate) fn new(format: Option<Format>) -> Self {
         Self { format }
     }
+
+    /// Whether scripts read it.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format.is_some()
+    }
 }
 
 /// Asks and prints the records under `list`; tables have `columns`.
@@ -89,6 +94,24 @@ pub(crate) fn print_one(session: &mut Session, request: &Request) -> ExitCode {
         };
     }
     code
+}
+
+/// Asks for something to be done and prints what came of it.
+pub(crate) fn act(session: &Session, request: &Request) -> ExitCode {
+    let end = ask(session, request, |_| true);
+    if session.output.is_json()
+        && let Ok((code, message)) = &end
+    {
+        println!(
+            "{}",
+            with_schema(serde_json::json!({ "code": u8::from(*code), "message": message }))
+        );
+        return *code;
+    }
+    if let Ok((ExitCode::Done, Some(message))) = &end {
+        println!("{}", printable(message));
+    }
+    finish(end)
 }
 
 /// Sends a request; `take` gets each record until it says `false`.

@@ -24,6 +24,9 @@ pub(crate) struct Show {
 enum Kind {
     #[value(alias = "sas")]
     Sa,
+    /// IKE SAs, and connections that have none
+    #[value(aliases = ["connection", "connections"])]
+    Ike,
     #[value(alias = "tunnel")]
     Tunnels,
     #[value(alias = "port")]
@@ -49,6 +52,7 @@ impl Kind {
     fn noun(self) -> Noun {
         match self {
             Self::Sa => Noun::Sas,
+            Self::Ike => Noun::Ike,
             Self::Tunnels => Noun::Tunnels,
             Self::Ports => Noun::Ports,
             Self::Routes => Noun::Routes,
@@ -80,6 +84,21 @@ impl Kind {
                         number("ICV", "integrity_failures"),
                         number("SELECTOR", "selector_drops"),
                         number("AGE", "age_seconds"),
+                    ]
+                }
+            }
+            Self::Ike => {
+                const {
+                    &[
+                        text("CONNECTION", "connection"),
+                        text("STATE", "state"),
+                        text("LOCAL", "local"),
+                        text("REMOTE", "remote"),
+                        text("REMOTE-ID", "remote_id"),
+                        text("SUITE", "suite"),
+                        text("NAT", "nat"),
+                        text("CHILDREN", "child_names"),
+                        text("FAILURE", "failure"),
                     ]
                 }
             }

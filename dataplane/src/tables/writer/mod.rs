@@ -179,6 +179,7 @@ impl Writer {
                 self.remove_sa(&sa, guard);
                 Ok(())
             }
+            Update::KeepSa(sa) => self.keep_sa(generation, &sa),
             Update::SelectOutbound { tunnel, sa } => self.select_outbound(generation, tunnel, &sa, guard),
             Update::PutPolicy(spec) => self.put_policy(generation, spec),
             Update::RemovePolicy(id) => {

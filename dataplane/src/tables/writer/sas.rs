@@ -38,6 +38,8 @@ pub(super) struct Sas {
     // Inbound SPIs are unique whatever the destination.
     inbound_records: HashMap<u32, Record>,
     outbound_records: HashMap<(IpAddr, u32), Record>,
+    // The name of the outbound SA of each key: an SA whose peer moved is known by its key again.
+    outbound_by_key: HashMap<Digest, (IpAddr, u32)>,
     salt: RandomState,
     // Keys of counter modes that were ever installed; of removed SAs the latest only.
     used_keys: HashSet<(SaDirection, Digest)>,
@@ -51,6 +53,7 @@ impl Sas {
             inbound: SadWriter::new(sad),
             inbound_records: HashMap::new(),
             outbound_records: HashMap::new(),
+            outbound_by_key: HashMap::new(),
             salt: RandomState::new(),
             used_keys: HashSet::new(),
             removed_keys: VecDeque::new(),
@@ -105,8 +108,23 @@ impl Sas {
     fn put(&mut self, name: &SaRef, record: Record) {
         match name.direction {
             SaDirection::Inbound => self.inbound_records.insert(name.spi, record),
-            SaDirection::Outbound => self.outbound_records.insert((name.destination, name.spi), record),
+            SaDirection::Outbound => {
+                self.outbound_by_key
+                    .insert(record.digest, (name.destination, name.spi));
+                self.outbound_records.insert((name.destination, name.spi), record)
+            }
         };
+    }
+
+    /// The outbound SA of this tunnel, SPI and key that stands under another destination.
+    fn moved(&self, name: &SaRef, digest: Digest, tunnel: TunnelIndex) -> Option<SaRef> {
+        let (destination, spi) = *self.outbound_by_key.get(&digest)?;
+        let record = self.outbound_records.get(&(destination, spi))?;
+        let is_it = name.direction == SaDirection::Outbound
+            && spi == name.spi
+            && destination != name.destination
+            && record.tunnel == tunnel;
+        is_it.then_some(SaRef { destination, ..*name })
     }
 
     fn len(&self) -> usize {
@@ -144,6 +162,9 @@ impl Sas {
         let Some(record) = record else {
             return;
         };
+        if self.outbound_by_key.get(&record.digest) == Some(&(name.destination, name.spi)) {
+            self.outbound_by_key.remove(&record.digest);
+        }
         if name.direction == SaDirection::Outbound {
             tables.outbound.retire(record.place, guard);
         }
@@ -255,6 +276,22 @@ impl Writer {
             self.amend_sa(known, spec, guard);
             return Ok(());
         }
+        // The peer moved (RFC 4555): the same SA under another destination goes on with its sequence numbers.
+        if let Some(before) = self.sas.moved(&name, digest, index)
+            && let Some(known) = self
+                .sas
+                .outbound_records
+                .remove(&(before.destination, before.spi))
+        {
+            self.sas.put(&name, Record { generation, ..known });
+            if let Some(tunnel) = self.tunnels.get_mut(&spec.tunnel)
+                && tunnel.selected == Some(before)
+            {
+                tunnel.selected = Some(name);
+            }
+            self.amend_sa(known, spec, guard);
+            return Ok(());
+        }
         let counter_mode = spec.transform.encryption().is_counter_mode();
         if counter_mode && self.sas.used_keys.contains(&(spec.direction, digest)) {
             return Err(Rejection::Inconsistent(
@@ -278,6 +315,13 @@ impl Writer {
         if let Some(tunnel) = self.tunnels.get_mut(&spec.tunnel) {
             tunnel.sas += 1;
         }
+        Ok(())
+    }
+
+    /// An SA of an earlier control process stays.
+    pub(super) fn keep_sa(&mut self, generation: u64, name: &SaRef) -> Result<(), Rejection> {
+        self.sas.get(name).ok_or(Rejection::UnknownSa(*name))?;
+        self.sas.mark(name, generation);
         Ok(())
     }
 

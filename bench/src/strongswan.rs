@@ -1,0 +1,215 @@
+//! A strongSwan peer in a namespace: charon with userspace ESP (`kernel-libipsec`), its files in a folder of its own.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::namespace::{CommandError, Namespace, run};
+use crate::process::{Process, wait_until};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Listed, so that none is loaded that would touch the host; libipsec comes before netlink, which then leaves SAs to it.
+const PLUGINS: &str = "random nonce aes sha1 sha2 sha3 md4 md5 des mgf1 hmac kdf gcm ccm ctr chapoly cmac xcbc curve25519 \
+    drbg gmp openssl pem pkcs1 pkcs8 x509 constraints revocation pubkey kernel-libipsec kernel-netlink socket-default \
+    vici updown attr eap-identity eap-mschapv2 eap-tls counters";
+
+/// Why a peer does not run.
+#[derive(Debug, Error)]
+pub enum PeerError {
+    /// Files or processes.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A command failed.
+    #[error("{0}")]
+    Command(#[from] CommandError),
+    /// charon did not come up.
+    #[error("charon does not answer; its log:\n{0}")]
+    Silent(String),
+}
+
+/// What a peer is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// `swanctl.conf`, whole.
+    pub connections: String,
+    /// More lines for the section `charon` of `strongswan.conf`.
+    pub charon_lines: String,
+    /// Certificates and keys in PEM by their places, such as `x509/own.pem`, `private/own.pem`, `x509ca/ca.pem`.
+    pub pem: Vec<(String, String)>,
+}
+
+/// A running charon; stopped on drop, its folder removed.
+#[derive(Debug)]
+pub struct StrongSwan {
+    namespace: String,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl StrongSwan {
+    /// Writes the files, starts charon in `namespace` and loads the connections.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub fn start(namespace: &Namespace, files: &Files) -> Result<Self, PeerError> {
+        let folder = std::env::temp_dir().join(format!("charon-{}", namespace.name()));
+        let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        for name in [
+            "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa",
+            "pkcs8", "pkcs12",
+        ] {
+            make(&folder.join(name))?;
+        }
+        fs::write(
+            folder.join("strongswan.conf"),
+            settings(&folder, &files.charon_lines),
+        )?;
+        for (place, pem) in &files.pem {
+            fs::write(folder.join(place), pem)?;
+            fs::set_permissions(folder.join(place), fs::Permissions::from_mode(0o600))?;
+        }
+        let mut peer = Self {
+            namespace: namespace.name().to_owned(),
+            folder,
+            process: None,
+        };
+        peer.connections(&files.connections)?;
+        // What it sends in UDP leaves through a veth pair: nobody but it would finish the checksum.
+        let _ = namespace.run("ethtool -K wan tx off");
+        peer.restart()?;
+        Ok(peer)
+    }
+
+    /// Starts charon, again where it was killed, and loads the connections.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub fn restart(&mut self) -> Result<(), PeerError> {
+        let socket = self.folder.join("vici.sock");
+        let _ = fs::remove_file(&socket);
+        let mut command = self.inside("/usr/sbin/charon-systemd");
+        command.env_remove("NOTIFY_SOCKET");
+        let process = Process::spawn(command, &self.folder.join("charon.out"))?;
+        self.process = Some(process);
+        if !wait_until(START_LIMIT, || socket.exists()) {
+            return Err(PeerError::Silent(self.log()));
+        }
+        self.load()?;
+        Ok(())
+    }
+
+    /// Replaces `swanctl.conf`; [`Self::load`] applies it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn connections(&self, text: &str) -> io::Result<()> {
+        fs::write(self.folder.join("swanctl.conf"), text)
+    }
+
+    /// Loads connections and secrets.
+    ///
+    /// # Errors
+    /// [`CommandError`] where one is refused.
+    pub fn load(&self) -> Result<(), CommandError> {
+        let file = self.folder.join("swanctl.conf");
+        self.swanctl(&[
+            "--load-all",
+            "--noprompt",
+            "--clear",
+            "--file",
+            &file.to_string_lossy(),
+        ])
+        .map(drop)
+    }
+
+    /// Runs `swanctl` against this peer.
+    ///
+    /// # Errors
+    /// [`CommandError`] where it does not end with status 0.
+    pub fn swanctl(&self, arguments: &[&str]) -> Result<String, CommandError> {
+        let uri = format!("unix://{}", self.folder.join("vici.sock").display());
+        let mut command = self.inside("swanctl");
+        let (verb, rest) = arguments.split_first().unwrap_or((&"--version", &[]));
+        run(command.arg(verb).args(["--uri", &uri]).args(rest))
+    }
+
+    /// What charon logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        read("charon.log") + &read("charon.out")
+    }
+
+    /// Kills charon at once, as a crash would.
+    ///
+    /// # Errors
+    /// Where the kernel cannot say what became of it.
+    pub fn kill(&mut self) -> io::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, program]);
+        command.env("STRONGSWAN_CONF", self.folder.join("strongswan.conf"));
+        command.env("SWANCTL_DIR", &self.folder);
+        command
+    }
+}
+
+impl Drop for StrongSwan {
+    fn drop(&mut self) {
+        self.process.take();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn settings(folder: &Path, charon_lines: &str) -> String {
+    let folder = folder.display();
+    format!(
+        r"charon {{
+  load = {PLUGINS}
+  retransmit_tries = 4
+  retransmit_timeout = 1.0
+  retransmit_base = 1.4
+  cookie_threshold_ip = 1000
+  block_threshold = 2000
+  {charon_lines}
+  plugins {{
+    vici {{
+      socket = unix://{folder}/vici.sock
+    }}
+    kernel-libipsec {{
+      allow_peer_ts = yes
+    }}
+  }}
+  filelog {{
+    main {{
+      path = {folder}/charon.log
+      flush_line = yes
+      time_format = %H:%M:%S
+      default = 1
+      cfg = 2
+      enc = 1
+      job = 0
+    }}
+  }}
+}}
+charon-systemd {{
+  load = {PLUGINS}
+}}
+swanctl {{
+  load = pem pkcs1 pkcs8 x509 openssl pubkey random nonce constraints
+}}
+"
+    )
+}

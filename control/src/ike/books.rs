@@ -1,0 +1,352 @@
+//! What IKE made the dataplane hold: SAs, the tunnels of single peers, and what an earlier process left.
+//!
+//! Two rules stand above all others. A key that was given to one dataplane is never given to another: when the
+//! dataplane was restarted, every pair is negotiated anew (RFC 4106 section 9). And SAs that an earlier control
+//! process negotiated go on until their tunnel has new ones.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ike::{ChildSummary, TrafficSelector};
+use southbound::{
+    Endpoint, IpPrefix, NextHop, ProtocolMatch, RouteSpec, SaDirection, SaRef, SaSpec, SelectorPair, Status,
+    TunnelId, Update, ValueRange,
+};
+
+use crate::config::{ChildTunnel, Connection};
+use crate::install::Installer;
+use crate::plane::{Desired, Object};
+
+/// How long an inherited inbound SA outlives its successor, for packets under way.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// The side of the dataplane.
+pub(crate) struct Plane<'a> {
+    /// What it should hold.
+    pub(crate) desired: &'a mut Desired,
+    /// Numbers of names.
+    pub(crate) installer: &'a mut Installer,
+    /// Whether it listens now.
+    pub(crate) is_live: bool,
+}
+
+/// What came of learning which dataplane is there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// The one that was there before, or the first: its SAs and ours agree.
+    Known,
+    /// Another one: all pairs have to be renewed.
+    Restarted,
+    /// The first that this process meets, with SAs of an earlier process in these tunnels.
+    Inherited(Vec<TunnelId>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    instance: Option<u64>,
+    /// Our SAs in the dataplane and their tunnels.
+    held: BTreeMap<SaRef, TunnelId>,
+    /// Our SAs whose dataplane is gone: their keys are spent.
+    spent: HashSet<(SaDirection, u32)>,
+    /// SAs of an earlier process.
+    inherited: BTreeMap<TunnelId, Vec<SaRef>>,
+    draining: Vec<(Instant, SaRef)>,
+    /// What was put beside the SAs for tunnels that the configuration alone does not describe.
+    beside: BTreeMap<TunnelId, BTreeSet<Object>>,
+}
+
+impl Books {
+    /// A dataplane is there and holds this.
+    pub(super) fn learn(
+        &mut self,
+        instance: u64,
+        held: &[Status],
+        negotiated: &BTreeSet<TunnelId>,
+        plane: &mut Plane<'_>,
+    ) -> Finding {
+        match self.instance.replace(instance) {
+            Some(before) if before == instance => Finding::Known,
+            Some(_) => {
+                for (sa, tunnel) in std::mem::take(&mut self.held) {
+                    self.spent.insert((sa.direction, sa.spi));
+                    plane.desired.remove(Object::Sa(sa));
+                    plane.desired.remove(Object::Outbound(tunnel));
+                }
+                let inherited = std::mem::take(&mut self.inherited).into_values().flatten();
+                for sa in inherited.chain(self.draining.drain(..).map(|(_, sa)| sa)) {
+                    plane.desired.remove(Object::Sa(sa));
+                }
+                Finding::Restarted
+            }
+            None => {
+                for status in held {
+                    let Status::Sa(sa) = status else { continue };
+                    if sa.expired || self.held.contains_key(&sa.sa) || !negotiated.contains(&sa.tunnel) {
+                        continue;
+                    }
+                    self.inherited.entry(sa.tunnel).or_default().push(sa.sa);
+                    plane.desired.keep(sa.sa);
+                    if sa.selected {
+                        // The tunnel leads where its SA does, until a new one says otherwise.
+                        let remote = sa.sa.destination;
+                        plane.installer.set_ends(sa.tunnel, None, remote);
+                    }
+                }
+                Finding::Inherited(self.inherited.keys().copied().collect())
+            }
+        }
+    }
+
+    /// Takes an update of the engine over.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        update: Update,
+        connections: &[&Connection],
+        plane: &mut Plane<'_>,
+    ) -> Option<SaRef> {
+        match update {
+            Update::InstallSa(spec) => {
+                let reference = spec.reference();
+                if self.spent.contains(&(spec.direction, spec.spi)) {
+                    return None;
+                }
+                self.lead(&spec, connections, plane);
+                self.held.insert(reference, spec.tunnel);
+                plane.desired.put(Update::InstallSa(spec));
+                (reference.direction == SaDirection::Inbound).then_some(reference)
+            }
+            Update::SelectOutbound { tunnel, sa } => {
+                if self.held.contains_key(&sa) {
+                    plane.desired.put(Update::SelectOutbound { tunnel, sa });
+                    self.replace_inherited(now, tunnel, plane);
+                }
+                None
+            }
+            Update::RemoveSa(sa) => {
+                self.spent.remove(&(sa.direction, sa.spi));
+                if let Some(tunnel) = self.held.remove(&sa) {
+                    if let Some(Update::SelectOutbound { sa: selected, .. }) =
+                        plane.desired.update(&Object::Outbound(tunnel))
+                        && selected == sa
+                    {
+                        plane.desired.remove(Object::Outbound(tunnel));
+                    }
+                    plane.desired.remove(Object::Sa(sa));
+                }
+                None
+            }
+            other => {
+                plane.desired.put(other);
+                None
+            }
+        }
+    }
+
+    /// Lets the tunnel lead where this SA does.
+    fn lead(&mut self, spec: &SaSpec, connections: &[&Connection], plane: &mut Plane<'_>) {
+        plane
+            .installer
+            .set_ends(spec.tunnel, Some(spec.local), spec.remote);
+        let known = plane.desired.update(&Object::Tunnel(spec.tunnel));
+        let put = match known {
+            Some(Update::PutTunnel(mut tunnel)) => {
+                (tunnel.local, tunnel.remote, tunnel.mode) = (spec.local, spec.remote, spec.mode);
+                tunnel
+            }
+            _ => {
+                let Some(pattern) = plane.installer.peer_pattern(spec.tunnel) else {
+                    return;
+                };
+                let found = connections
+                    .iter()
+                    .flat_map(|connection| &connection.tunnels)
+                    .find(|child| child.tunnel.name == pattern);
+                let Some(child) = found else { return };
+                let mut tunnel = child.tunnel.spec(spec.tunnel);
+                tunnel.name = plane
+                    .installer
+                    .tunnel_name(spec.tunnel)
+                    .unwrap_or_default()
+                    .to_owned();
+                (tunnel.local, tunnel.remote, tunnel.mode) = (spec.local, spec.remote, spec.mode);
+                self.beside
+                    .entry(spec.tunnel)
+                    .or_default()
+                    .insert(Object::Tunnel(spec.tunnel));
+                tunnel
+            }
+        };
+        plane.desired.put(Update::PutTunnel(put));
+    }
+
+    fn replace_inherited(&mut self, now: Instant, tunnel: TunnelId, plane: &mut Plane<'_>) {
+        for sa in self.inherited.remove(&tunnel).unwrap_or_default() {
+            match sa.direction {
+                SaDirection::Outbound => plane.desired.remove(Object::Sa(sa)),
+                SaDirection::Inbound => self.draining.push((now + DRAIN, sa)),
+            }
+        }
+    }
+
+    /// The dataplane no longer uses this SA, or never had it.
+    pub(super) fn forget_inherited(&mut self, sa: &SaRef, plane: &mut Plane<'_>) {
+        for list in self.inherited.values_mut() {
+            list.retain(|known| (known.direction, known.spi) != (sa.direction, sa.spi));
+        }
+        self.inherited.retain(|_, list| !list.is_empty());
+        plane.desired.remove(Object::Sa(*sa));
+    }
+
+    /// SAs of an earlier process whose tunnels went with the configuration.
+    pub(super) fn keep_only(&mut self, negotiated: &BTreeSet<TunnelId>, plane: &mut Plane<'_>) {
+        let stale: Vec<TunnelId> = self
+            .inherited
+            .keys()
+            .copied()
+            .filter(|id| !negotiated.contains(id))
+            .collect();
+        for tunnel in stale {
+            for sa in self.inherited.remove(&tunnel).unwrap_or_default() {
+                plane.desired.remove(Object::Sa(sa));
+            }
+        }
+    }
+
+    /// Whether SAs of an earlier process are at work.
+    pub(super) fn inherited(&self) -> usize {
+        self.inherited.values().map(Vec::len).sum()
+    }
+
+    /// Whether the SA is one of ours.
+    pub(super) fn holds(&self, sa: &SaRef) -> bool {
+        self.held.contains_key(sa)
+            || self.held.keys().any(|held| {
+                sa.direction == SaDirection::Inbound && (held.direction, held.spi) == (sa.direction, sa.spi)
+            })
+    }
+
+    /// A pair is there: the routes and rules that only its selectors tell.
+    pub(super) fn child_up(&mut self, child: &ChildSummary, pattern: &ChildTunnel, plane: &mut Plane<'_>) {
+        if !pattern.is_per_peer && !pattern.follows_selectors {
+            return;
+        }
+        let tunnel = &pattern.tunnel;
+        let selectors = selector_pairs(&child.local_ts, &child.remote_ts);
+        let mut wanted: BTreeSet<Object> = BTreeSet::new();
+        if pattern.is_per_peer {
+            wanted.insert(Object::Tunnel(child.tunnel));
+        }
+        let policies = tunnel
+            .policy_priority
+            .map(|priority| {
+                plane
+                    .installer
+                    .protect(tunnel.inner_vrf, priority, &selectors, child.tunnel)
+            })
+            .unwrap_or_default();
+        let routes = destinations(&child.remote_ts)
+            .into_iter()
+            .filter(|_| tunnel.policy_priority.is_none())
+            .map(|prefix| {
+                Update::PutRoute(RouteSpec {
+                    vrf: tunnel.inner_vrf,
+                    prefix,
+                    next_hops: vec![NextHop::Tunnel(child.tunnel)],
+                    weights: Vec::new(),
+                })
+            });
+        for update in routes.chain(policies) {
+            let Some(object) = Object::of(&update) else {
+                continue;
+            };
+            // The operator's own routes win.
+            if plane.installer.wants(&object) {
+                continue;
+            }
+            wanted.insert(object);
+            if let Object::Route(vrf, prefix) = object {
+                plane.desired.claim(vrf, prefix, true);
+            }
+            plane.desired.put(update);
+        }
+        let before = self.beside.insert(child.tunnel, wanted).unwrap_or_default();
+        let now = self.beside.get(&child.tunnel);
+        for stale in before
+            .iter()
+            .filter(|object| now.is_none_or(|now| !now.contains(object)))
+        {
+            give_back(*stale, plane);
+        }
+    }
+
+    /// A pair went. Where the tunnel was its peer's alone, the tunnel goes as well; else what leads into it stays, so
+    /// that nothing leaves in clear.
+    pub(super) fn child_down(&mut self, tunnel: TunnelId, plane: &mut Plane<'_>) {
+        let is_peers = plane.installer.peer_pattern(tunnel).is_some();
+        if !is_peers || self.held.values().any(|held| *held == tunnel) {
+            return;
+        }
+        for object in self.beside.remove(&tunnel).unwrap_or_default().into_iter().rev() {
+            give_back(object, plane);
+        }
+        plane.installer.forget_peer(tunnel);
+    }
+
+    /// Ends what has drained.
+    pub(super) fn tick(&mut self, now: Instant, plane: &mut Plane<'_>) {
+        for (_, sa) in self.draining.extract_if(.., |(when, _)| *when <= now) {
+            plane.desired.remove(Object::Sa(sa));
+        }
+    }
+}
+
+fn give_back(object: Object, plane: &mut Plane<'_>) {
+    if let Object::Route(vrf, prefix) = object {
+        plane.desired.claim(vrf, prefix, false);
+    }
+    plane.desired.remove(object);
+}
+
+fn destinations(remote_ts: &[TrafficSelector]) -> Vec<IpPrefix> {
+    let mut out: Vec<IpPrefix> = Vec::new();
+    for ts in remote_ts {
+        for prefix in IpPrefix::covering(ts.start, ts.end) {
+            if !out.contains(&prefix) {
+                out.push(prefix);
+            }
+        }
+    }
+    out
+}
+
+fn selector_pairs(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Vec<SelectorPair> {
+    let side = |ts: &TrafficSelector| Endpoint {
+        addresses: ValueRange::<IpAddr> {
+            first: ts.start,
+            last: ts.end,
+        },
+        ports: ValueRange {
+            first: ts.start_port,
+            last: ts.end_port.max(ts.start_port),
+        },
+    };
+    let mut pairs = Vec::new();
+    for l in local {
+        for r in remote.iter().filter(|r| r.start.is_ipv4() == l.start.is_ipv4()) {
+            let protocol = match (l.protocol, r.protocol) {
+                (0, 0) => ProtocolMatch::Any,
+                (0, protocol) | (protocol, 0) => ProtocolMatch::Only(protocol),
+                (one, other) if one == other => ProtocolMatch::Only(one),
+                _ => continue,
+            };
+            pairs.push(SelectorPair {
+                local: side(l),
+                remote: side(r),
+                protocol,
+            });
+        }
+    }
+    pairs
+}
