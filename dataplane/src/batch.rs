@@ -11,7 +11,7 @@
 //! slots whose bits are set, and sets each one's bit in the word of the edge it leaves by. So a stage that no packet
 //! goes to costs one comparison, whatever the batch holds, and nothing is moved or allocated on the way.
 
-use southbound::DropReason;
+use southbound::{DropReason, LabelSpaceId};
 
 use crate::sa::TunnelIndex;
 use crate::tables::{AdjacencyIndex, PortSlot, VrfIndex};
@@ -32,6 +32,10 @@ pub enum Next {
     Reassemble,
     /// ESP to this gateway, bare or in UDP.
     Decap,
+    /// GRE, IP or UDP with a packet in it, to this gateway: which tunnel is it of?
+    Untunnel,
+    /// A label stack first: what does its top label say?
+    Labels,
     /// An ICMP error to this gateway that may be about one of our ESP packets.
     Learn,
     /// A plain packet from the protected side or the host: what does the SPD say?
@@ -40,8 +44,12 @@ pub enum Next {
     PolicyIn,
     /// Look the destination up.
     Forward,
+    /// Its route has labels: the next hop `meta.adjacency`.
+    Impose,
     /// Into the tunnel `meta.into`: does it fit, may it?
     Midchain,
+    /// Fits: the tunnel's GRE, IP or UDP header goes before it.
+    Entunnel,
     /// Fits, has an SA: to be sealed.
     Encap,
     /// Where `meta.adjacency` leads, out of a port.
@@ -94,7 +102,7 @@ pub enum SenderError {
 
 /// Facts about a packet that are true of it for the rest of its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// The packet is IPv6.
@@ -113,6 +121,11 @@ impl Flags {
     pub const REPLY: Self = Self(1 << 6);
     /// No rule matched it: it may not cross between the protected side and the rest.
     pub const UNRULED: Self = Self(1 << 7);
+
+    /// It begins with a label stack.
+    pub const LABELLED: Self = Self(1 << 8);
+    /// This gateway has put the label stack there.
+    pub const IMPOSED: Self = Self(1 << 9);
 
     /// Whether all of `other`'s are set.
     #[inline(always)]
@@ -145,6 +158,10 @@ pub struct Meta {
     pub upper_bytes: u16,
     /// The table that it is routed in.
     pub vrf: VrfIndex,
+    /// The space that its labels are of.
+    pub space: LabelSpaceId,
+    /// Bytes of the label stack that it came under, which still stand before it.
+    pub labels_bytes: u8,
     /// What its route leads to.
     pub adjacency: AdjacencyIndex,
     /// The tunnel that it came out of.
@@ -169,6 +186,8 @@ impl Meta {
             flags: Flags(0),
             upper_bytes: 0,
             vrf,
+            space: LabelSpaceId::PLATFORM,
+            labels_bytes: 0,
             adjacency: AdjacencyIndex::NO_ROUTE,
             out_of: None,
             into: None,

@@ -226,7 +226,8 @@ impl ForwardingPlane for Handle<'_> {
             Query::Routes => self.writer.route_status(),
             Query::Neighbours => self.writer.neighbour_status(),
             Query::Policies => self.writer.policy_status(),
-            Query::Labels | Query::Vrfs => Vec::new(),
+            Query::Labels => self.writer.label_status(),
+            Query::Vrfs => self.writer.vrf_status(),
             Query::Workers => self.workers.iter().cloned().map(Status::Worker).collect(),
         }
     }

@@ -110,7 +110,7 @@ fn round_trip(umem: &'static Umem, case: &Case) {
     let end = frame.len() - usize::from(sizes.icv_bytes);
     match case.mode {
         Mode::Tunnel => esp_inner::unwrap_tunnel(&mut frame, &mut meta, start, end, EcnPolicy::Normal),
-        Mode::Transport => esp_inner::unwrap_transport(&mut frame, &mut meta, start, end),
+        Mode::Transport => esp_inner::unwrap_transport(&mut frame, &mut meta, start, end, false),
     }
     .unwrap();
     assert_eq!(frame.bytes(), inner);

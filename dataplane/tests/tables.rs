@@ -428,7 +428,7 @@ fn the_inner_mtu_is_what_fits_into_the_outer_one() {
         see(&writer, |view| {
             let tunnel = view.tunnel(index).unwrap();
             let sa = view.outbound(tunnel).unwrap();
-            assert_eq!(tunnel.inner_mtu_bytes(sa, 0), expected, "{transform}");
+            assert_eq!(tunnel.inner_mtu_bytes(Some(sa), 0), expected, "{transform}");
         });
     }
     see(&writer, |view| {

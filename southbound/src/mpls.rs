@@ -235,7 +235,8 @@ pub struct Nhlfe {
     pub stack: LabelStack,
     /// The way on.
     pub via: LabelVia,
-    /// The TTL of labels that are pushed on an IP packet, or beyond the first in the place of a label.
+    /// The TTL of labels that are pushed on an IP packet, or above the innermost in the place of a label, which goes on
+    /// with the TTL that is left (RFC 3443 section 3.5).
     pub ttl: TtlModel,
     /// The TC of the same.
     pub class: PushClass,
@@ -265,8 +266,8 @@ pub enum LabelOperation {
     /// Taken off, and the IP packet beneath routed in this table (the VPN label of RFC 4364 section 4.3.2, per VRF).
     /// It must be the last label: what has another beneath is dropped, or a customer could choose it.
     PopAndLookup(VrfId),
-    /// Taken off, and the next label looked up in the same space, or the IP packet routed in the main table: the
-    /// egress of a transport LSP without penultimate-hop popping.
+    /// Taken off, and the next label looked up in the same space, or the IP packet routed in the table of the port or
+    /// tunnel that it came by: the egress of a transport LSP without penultimate-hop popping.
     Pop,
     /// Taken off, and one of these in its place, by flow; 1 to 16. With an empty stack the packet goes to that next
     /// hop as it is beneath (penultimate-hop popping; the VPN label per next hop).

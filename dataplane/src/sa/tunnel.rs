@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use southbound::{DfPolicy, DscpPolicy, EcnPolicy, Mode, TtlPolicy, TunnelId, TunnelSpec};
+use southbound::{
+    DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, LabelSpaceId, Mode, TtlPolicy, TunnelId, TunnelSpec,
+};
 
 use super::path_mtu::{FLOOR_V4_BYTES, FLOOR_V6_BYTES, PathMtu};
 use crate::tables::{AdjacencyIndex, VrfIndex};
@@ -42,6 +44,8 @@ pub struct Tunnel {
     path_mtu: PathMtu,
     // The next moment at which an acquire may be raised.
     acquire_again_ms: AtomicU64,
+    // Of outer packets that may be fragmented.
+    identification: AtomicU16,
     /// Its number.
     pub index: TunnelIndex,
     /// Its name in updates.
@@ -52,6 +56,12 @@ pub struct Tunnel {
     pub outer_vrf: VrfIndex,
     /// Tunnel or transport mode.
     pub mode: Mode,
+    /// What its packets stand in, besides ESP.
+    pub encapsulation: Encapsulation,
+    /// Whether its packets are sealed by an SA.
+    pub protected: bool,
+    /// The space of labels that come out of it.
+    pub labels: Option<LabelSpaceId>,
     /// Outer DSCP.
     pub dscp: DscpPolicy,
     /// ECN on both ways.
@@ -80,11 +90,15 @@ impl Tunnel {
             egress_mtu_bytes: AtomicU16::new(FLOOR_V6_BYTES),
             path_mtu: PathMtu::default(),
             acquire_again_ms: AtomicU64::new(0),
+            identification: AtomicU16::new(0),
             index,
             id: spec.id,
             inner_vrf,
             outer_vrf,
             mode: spec.mode,
+            encapsulation: spec.encapsulation,
+            protected: spec.protected || spec.encapsulation == Encapsulation::Esp,
+            labels: spec.labels.filter(|_| spec.encapsulation != Encapsulation::Esp),
             dscp: spec.dscp,
             ecn: spec.ecn,
             df: spec.df,
@@ -110,8 +124,15 @@ impl Tunnel {
             egress_mtu_bytes: AtomicU16::new(before.egress_mtu_bytes.load(Ordering::Relaxed)),
             path_mtu,
             acquire_again_ms: AtomicU64::new(before.acquire_again_ms.load(Ordering::Relaxed)),
+            identification: AtomicU16::new(before.identification.load(Ordering::Relaxed)),
             ..self
         }
+    }
+
+    /// An identification for an outer IPv4 packet, another one each time.
+    #[must_use]
+    pub fn identification(&self) -> u16 {
+        self.identification.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Where outer packets leave; never a midchain back into this tunnel, which is
@@ -133,11 +154,27 @@ impl Tunnel {
         }
     }
 
-    /// Largest inner packet in bytes, given what the SA in use lets through an outer packet of a size.
+    /// Bytes of the headers that stand before its packets besides ESP's.
     #[inline]
     #[must_use]
-    pub fn inner_mtu_bytes(&self, sa: &super::OutboundSa, now_seconds: u64) -> u16 {
-        let derived_bytes = sa.inner_mtu_bytes(self.outer_mtu_bytes(now_seconds));
+    pub fn header_bytes(&self) -> u16 {
+        let header_bytes = match self.encapsulation {
+            Encapsulation::Esp => return 0,
+            Encapsulation::Ip => 0,
+            Encapsulation::Gre { key, checksum } => 4 + 4 * (u16::from(key.is_some()) + u16::from(checksum)),
+            Encapsulation::Udp => 8,
+        };
+        header_bytes + if self.remote.is_ipv6() { 40 } else { 20 }
+    }
+
+    /// Largest inner packet in bytes, labels included, given what the SA in use lets through an outer packet of a size;
+    /// without an SA for a tunnel that is not protected.
+    #[inline]
+    #[must_use]
+    pub fn inner_mtu_bytes(&self, sa: Option<&super::OutboundSa>, now_seconds: u64) -> u16 {
+        let outer_bytes = self.outer_mtu_bytes(now_seconds);
+        let sealed_bytes = sa.map_or(outer_bytes, |sa| sa.inner_mtu_bytes(outer_bytes));
+        let derived_bytes = sealed_bytes.saturating_sub(self.header_bytes());
         match self.fixed_inner_mtu_bytes {
             Some(fixed_bytes) => fixed_bytes.min(derived_bytes),
             None => derived_bytes,

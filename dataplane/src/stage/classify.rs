@@ -8,13 +8,15 @@
 //! | ESP, whole | [`Next::Decap`], which finds out whether it is for us |
 //! | to an address of ours: a fragment | [`Next::Reassemble`] |
 //! | to an address of ours: UDP 4500 that holds ESP | [`Next::Decap`] |
+//! | to an address of ours: GRE, IP in IP, labels in IP, UDP 6635 | [`Next::Untunnel`] |
+//! | a label stack, by a port that takes them | [`Next::Labels`] |
 //! | to an address of ours: an ICMP error | [`Next::Learn`] |
 //! | to an address of ours: anything else | [`Next::Punt`] |
 //! | everything else | [`Next::PolicyOut`] |
 
 use southbound::{DropReason, PortCounter};
 use wire::checksum::Sum;
-use wire::udp::{NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
+use wire::udp::{MPLS_PORT, NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
 use wire::{IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
 
 use super::Context;
@@ -42,6 +44,10 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             }
             let front = link.header_bytes;
             let packet = frame.bytes().get(front..).unwrap_or_default();
+            if link.is_labelled {
+                let _ = frame.shrink_front(front);
+                return take_labels(meta, context);
+            }
             let packet_bytes = measure(packet, link.ipv6)?;
             // Both hold: `measure` saw that many bytes behind the Ethernet header.
             let _ = frame.shrink_front(front);
@@ -108,7 +114,7 @@ pub fn run_host(batch: &mut Batch<'_>) {
 }
 
 /// Whether the destination is one that a router sends packets to.
-fn forwardable(bytes: &[u8], is_ipv6: bool) -> Result<(), DropReason> {
+pub(super) fn forwardable(bytes: &[u8], is_ipv6: bool) -> Result<(), DropReason> {
     let is_good = if is_ipv6 {
         bytes
             .get(24..40)
@@ -149,6 +155,7 @@ pub fn classify_ip(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> 
 struct Link {
     header_bytes: usize,
     ipv6: bool,
+    is_labelled: bool,
     /// Zero where there is no tag, or one that only states a priority (IEEE 802.1Q section 9.6).
     vlan: u16,
 }
@@ -176,13 +183,26 @@ fn enter_vlan(
     Ok(())
 }
 
+/// Labels are taken from ports that have a space for them.
+#[inline(always)]
+fn take_labels(meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+    let Ingress::Port(slot) = meta.ingress else {
+        return Err(DropReason::LabelsRefused);
+    };
+    let port = context.view.port(slot).ok_or(DropReason::LabelsRefused)?;
+    meta.space = port.mpls.ok_or(DropReason::LabelsRefused)?;
+    meta.flags.set(Flags::LABELLED);
+    Ok(Next::Labels)
+}
+
 #[inline(always)]
 fn strip_ethernet(bytes: &[u8]) -> Result<Link, DropReason> {
     let mut cursor = SliceCursor::new(bytes);
     let header = ethernet::Header::parse(&mut cursor).map_err(|_| DropReason::Truncated)?;
-    let ipv6 = match header.ether_type {
-        wire::EtherType::IPV4 => false,
-        wire::EtherType::IPV6 => true,
+    let (ipv6, is_labelled) = match header.ether_type {
+        wire::EtherType::IPV4 => (false, false),
+        wire::EtherType::IPV6 => (true, false),
+        wire::EtherType::MPLS => (false, true),
         _ => return Err(DropReason::UnknownEtherType),
     };
     let vlan = match (header.outer_tag, header.inner_tag) {
@@ -193,13 +213,14 @@ fn strip_ethernet(bytes: &[u8]) -> Result<Link, DropReason> {
     Ok(Link {
         header_bytes: header.header_bytes(),
         ipv6,
+        is_labelled,
         vlan,
     })
 }
 
 /// The IP packet's length, with its header's lengths and checksum seen to be right.
 #[inline(always)]
-fn measure(packet: &[u8], is_ipv6: bool) -> Result<usize, DropReason> {
+pub(super) fn measure(packet: &[u8], is_ipv6: bool) -> Result<usize, DropReason> {
     if is_ipv6 {
         let packet = ipv6::Packet::parse(packet).map_err(|error| match error {
             ipv6::Error::Truncated | ipv6::Error::BadPayloadLength => DropReason::Truncated,
@@ -308,7 +329,10 @@ fn kind_v6(bytes: &[u8], meta: &mut Meta, context: &Context<'_, '_>) -> Result<N
 fn may_be_ours(protocol: IpProtocol, bytes: &[u8], meta: &Meta) -> bool {
     let upper = bytes.get(usize::from(meta.upper_bytes)..).unwrap_or_default();
     match (protocol, upper) {
-        (IpProtocol::UDP, [_, _, high, low, ..]) => u16::from_be_bytes([*high, *low]) == NAT_TRAVERSAL_PORT,
+        (IpProtocol::UDP, [_, _, high, low, ..]) => {
+            matches!(u16::from_be_bytes([*high, *low]), NAT_TRAVERSAL_PORT | MPLS_PORT)
+        }
+        (IpProtocol::GRE | IpProtocol::IPV4 | IpProtocol::IPV6 | IpProtocol::MPLS, _) => true,
         (IpProtocol::UDP, _) => true,
         (IpProtocol::ICMP, [kind, ..]) => icmp::is_error_v4(*kind),
         (IpProtocol::ICMPV6, [kind, ..]) => icmp::is_error_v6(*kind),
@@ -325,6 +349,9 @@ fn ours(protocol: IpProtocol, bytes: &[u8], meta: &mut Meta) -> Result<Next, Dro
                 wire::udp::Error::Truncated => DropReason::Truncated,
                 _ => DropReason::MalformedUdp,
             })?;
+            if packet.header.destination_port() == MPLS_PORT {
+                return Ok(Next::Untunnel);
+            }
             if packet.header.destination_port() != NAT_TRAVERSAL_PORT {
                 return Ok(Next::Punt);
             }
@@ -344,6 +371,7 @@ fn ours(protocol: IpProtocol, bytes: &[u8], meta: &mut Meta) -> Result<Next, Dro
                 }
             }
         }
+        IpProtocol::GRE | IpProtocol::IPV4 | IpProtocol::IPV6 | IpProtocol::MPLS => Ok(Next::Untunnel),
         IpProtocol::ICMP if upper.first().is_some_and(|kind| icmp::is_error_v4(*kind)) => Ok(Next::Learn),
         IpProtocol::ICMPV6 if upper.first().is_some_and(|kind| icmp::is_error_v6(*kind)) => Ok(Next::Learn),
         _ => Ok(Next::Punt),

@@ -21,27 +21,38 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
+        let is_labelled = meta.flags.has(Flags::LABELLED);
         if let Some((known, neighbour)) = before
             && known == meta.adjacency
             && frame.len() <= usize::from(neighbour.mtu_bytes)
         {
-            match rewrite(frame, meta, neighbour) {
+            let written = if is_labelled {
+                label(frame, meta, neighbour)
+            } else {
+                rewrite(frame, meta, neighbour)
+            };
+            match written {
                 Ok(()) => leaving |= 1 << slot,
                 Err(reason) => batch.discard(slot, reason),
             }
             continue;
         }
-        let hash = if meta.adjacency.is_group() {
-            flow_hash(frame.bytes())
-        } else {
-            0
-        };
-        let adjacency = context.view.adjacency(meta.adjacency, hash);
+        if meta.adjacency.is_group() {
+            meta.adjacency = context.view.member(meta.adjacency, flow_hash(frame.bytes()));
+        }
+        let adjacency = context.view.adjacency(meta.adjacency, 0);
         if meta.flags.has(Flags::UNRULED) && crosses(&adjacency, context) {
             batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
             continue;
         }
         match adjacency {
+            Adjacency::Neighbour(neighbour) if is_labelled => {
+                before = Some((meta.adjacency, neighbour));
+                match label(frame, meta, neighbour) {
+                    Ok(()) => leaving |= 1 << slot,
+                    Err(reason) => batch.discard(slot, reason),
+                }
+            }
             Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
                 if !meta.adjacency.is_group() {
                     before = Some((meta.adjacency, neighbour));
@@ -83,6 +94,8 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             Adjacency::Unreachable => {
                 batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable)
             }
+            Adjacency::Labelled(_) if !meta.flags.has(Flags::LABELLED) => batch.send(slot, Next::Impose),
+            Adjacency::Labelled(_) | Adjacency::Vrf(_) => batch.discard(slot, DropReason::NoRoute),
             Adjacency::Blackhole => batch.discard(slot, DropReason::Blackhole),
             Adjacency::TunnelLoop => batch.discard(slot, DropReason::TunnelLoop),
             Adjacency::Local | Adjacency::Kernel | Adjacency::NoRoute => {
@@ -116,6 +129,19 @@ pub fn flow_hash(bytes: &[u8]) -> u32 {
     Tuple::parse(bytes).map_or(0, |tuple| tuple.hash())
 }
 
+/// A labelled packet was held against the port's MTU where its labels were decided; that it is too long now means that
+/// the port changed since.
+#[inline(always)]
+fn label(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
+    if !neighbour.takes_labels {
+        return Err(DropReason::LabelsRefused);
+    }
+    if frame.len() > usize::from(neighbour.mtu_bytes) {
+        return Err(DropReason::PortMtu);
+    }
+    write(frame, meta, neighbour, EtherType::MPLS)
+}
+
 #[inline(always)]
 fn rewrite(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
     let ether_type = if meta.flags.has(Flags::IPV6) {
@@ -123,6 +149,16 @@ fn rewrite(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacenc
     } else {
         EtherType::IPV4
     };
+    write(frame, meta, neighbour, ether_type)
+}
+
+#[inline(always)]
+fn write(
+    frame: &mut Frame<'_>,
+    meta: &mut Meta,
+    neighbour: &NeighbourAdjacency,
+    ether_type: EtherType,
+) -> Result<(), DropReason> {
     if neighbour.vlan == 0 {
         let header = frame.grow_front(14).ok_or(DropReason::NoHeadroom)?;
         let (addresses, kind) = header.split_at_mut(12);

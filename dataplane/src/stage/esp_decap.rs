@@ -1,6 +1,7 @@
 //! ESP in: find the SA, look at the window, open the batch, commit, take the packet out.
 //!
-//! In: [`Next::Decap`]: ESP at `meta.upper_bytes`, bare or in UDP. Out: [`Next::PolicyIn`] with the inner packet, or,
+//! In: [`Next::Decap`]: ESP at `meta.upper_bytes`, bare or in UDP. Out: [`Next::PolicyIn`] with the inner packet, or
+//! [`Next::Untunnel`] with the GRE, IP or UDP packet of a tunnel that is one of these in ESP, or,
 //! where no SA has the SPI, [`Next::PolicyOut`] if the packet is not for us at all.
 //!
 //! The order is RFC 4303 section 3.4's: SA (3.4.2), window (3.4.3), ICV and text (3.4.4), and only then anything that
@@ -8,7 +9,7 @@
 
 use arrayvec::ArrayVec;
 use esp_aead::{OpenJob, Verdict};
-use southbound::{DropReason, Event, Mode, WorkerCounter};
+use southbound::{DropReason, Encapsulation, Event, Mode, WorkerCounter};
 
 use super::{Context, esp_inner};
 use crate::batch::{BATCH_PACKETS, Batch, Flags, Meta, Next, Slots};
@@ -182,14 +183,17 @@ fn finish<'w>(
     context: &mut Context<'w, '_>,
 ) {
     let mut tally: Option<Tally<'w>> = None;
-    let mut accepted = 0;
+    let (mut accepted, mut tunnelled) = (0, 0);
     for ((slot, opening), verdict) in Slots::of(slots).zip(openings).zip(verdicts) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
         match take_out(frame, meta, opening, *verdict, context) {
-            Ok(()) => {
-                accepted |= 1 << slot;
+            Ok(next) => {
+                match next {
+                    Next::Untunnel => tunnelled |= 1 << slot,
+                    _ => accepted |= 1 << slot,
+                }
                 let bytes = frame.len() as u64;
                 match &mut tally {
                     Some(tally) if std::ptr::eq(tally.sa, opening.sa) => {
@@ -215,6 +219,7 @@ fn finish<'w>(
         done.account(context);
     }
     batch.send_all(accepted, Next::PolicyIn);
+    batch.send_all(tunnelled, Next::Untunnel);
 }
 
 #[inline(always)]
@@ -224,7 +229,7 @@ fn take_out(
     opening: &Opening<'_>,
     verdict: Verdict,
     context: &mut Context<'_, '_>,
-) -> Result<(), DropReason> {
+) -> Result<Next, DropReason> {
     let sa = opening.sa;
     match verdict {
         Verdict::Done => {}
@@ -256,7 +261,10 @@ fn take_out(
     };
     let next_header = match sa.mode() {
         Mode::Tunnel => esp_inner::unwrap_tunnel(frame, meta, text_start, text_end, tunnel.ecn),
-        Mode::Transport => esp_inner::unwrap_transport(frame, meta, text_start, text_end),
+        Mode::Transport => {
+            let carries_ip = tunnel.encapsulation == Encapsulation::Ip;
+            esp_inner::unwrap_transport(frame, meta, text_start, text_end, carries_ip)
+        }
     };
     next_header?;
     meta.vrf = tunnel.inner_vrf;
@@ -268,5 +276,8 @@ fn take_out(
             return Err(DropReason::SelectorMismatch);
         }
     }
-    Ok(())
+    Ok(match tunnel.encapsulation {
+        Encapsulation::Esp => Next::PolicyIn,
+        _ => Next::Untunnel,
+    })
 }

@@ -12,7 +12,7 @@
 
 use arrayvec::ArrayVec;
 use esp_aead::{SealJob, Verdict};
-use southbound::{DropReason, Event, Mode, WorkerCounter};
+use southbound::{DropReason, Encapsulation, Event, Mode, WorkerCounter};
 
 use super::Context;
 use super::esp_layout::{self, TunnelLayout};
@@ -104,7 +104,12 @@ fn group<'w>(
         let tunnel = into.and_then(|index| context.view.tunnel(index));
         let Some((tunnel, sa)) = tunnel.and_then(|tunnel| Some((tunnel, context.view.outbound(tunnel)?)))
         else {
-            batch.send(slot, Next::Hold);
+            if tunnel.is_some_and(|tunnel| tunnel.encapsulation != Encapsulation::Esp) {
+                // It has its GRE header already and must not be routed by that.
+                batch.discard(slot, DropReason::NoOutboundSa);
+            } else {
+                batch.send(slot, Next::Hold);
+            }
             continue;
         };
         before = Some(into);

@@ -170,7 +170,11 @@ pub fn unwrap_tunnel(
 }
 
 #[inline(always)]
-fn inner_v4(bytes: &mut [u8], outer: TrafficClass, policy: EcnPolicy) -> Result<usize, DropReason> {
+pub(super) fn inner_v4(
+    bytes: &mut [u8],
+    outer: TrafficClass,
+    policy: EcnPolicy,
+) -> Result<usize, DropReason> {
     let packet = ipv4::Packet::parse(bytes).map_err(|_| DropReason::InnerMalformed)?;
     packet.verify_checksum().map_err(|_| DropReason::InnerMalformed)?;
     let inner_bytes = packet.bytes().len();
@@ -188,7 +192,11 @@ fn inner_v4(bytes: &mut [u8], outer: TrafficClass, policy: EcnPolicy) -> Result<
 }
 
 #[inline(always)]
-fn inner_v6(bytes: &mut [u8], outer: TrafficClass, policy: EcnPolicy) -> Result<usize, DropReason> {
+pub(super) fn inner_v6(
+    bytes: &mut [u8],
+    outer: TrafficClass,
+    policy: EcnPolicy,
+) -> Result<usize, DropReason> {
     let packet = ipv6::Packet::parse(bytes).map_err(|_| DropReason::InnerMalformed)?;
     let inner_bytes = packet.bytes().len();
     let class = packet.header.traffic_class();
@@ -215,6 +223,8 @@ fn traffic_class(bytes: &[u8], meta: &Meta) -> TrafficClass {
 
 /// Joins the IP header, with its extension headers, to the payload again: UDP and ESP headers, IV, trailer and ICV go.
 ///
+/// A whole packet is taken as payload only where the SA is of a tunnel that `carries_ip`.
+///
 /// # Errors
 /// What is wrong with the padding or the next header.
 pub fn unwrap_transport(
@@ -222,14 +232,17 @@ pub fn unwrap_transport(
     meta: &mut Meta,
     start: usize,
     end: usize,
+    carries_ip: bool,
 ) -> Result<(), DropReason> {
     let (payload_bytes, next_header) = split(frame.bytes(), start, end)?;
     // Extension headers stand before ESP, and a whole packet is no payload of an SA between two ends: a tunnel that
     // nobody configured (CVE-2020-10136) would begin here.
-    if matches!(
-        next_header,
-        IpProtocol::IPV4 | IpProtocol::IPV6 | IpProtocol::HOP_BY_HOP | IpProtocol::MPLS
-    ) {
+    let is_refused = match next_header {
+        IpProtocol::HOP_BY_HOP => true,
+        IpProtocol::IPV4 | IpProtocol::IPV6 | IpProtocol::MPLS => !carries_ip,
+        _ => false,
+    };
+    if is_refused {
         return Err(DropReason::NextHeaderRefused);
     }
     let in_udp = meta.flags.has(Flags::IN_UDP);

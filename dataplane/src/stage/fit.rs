@@ -1,9 +1,10 @@
 //! What becomes of a packet that is larger than its way allows.
 
 use southbound::{DropReason, WorkerCounter};
+use wire::mpls::{LSE_BYTES, MAX_DEPTH};
 use wire::{SliceCursor, ipv4};
 
-use super::Context;
+use super::{Context, mpls_forward};
 use crate::batch::{Batch, Flags, Next, SenderError};
 use crate::fragment::Fragmenter;
 use crate::xsk::CHUNK_BYTES;
@@ -34,6 +35,35 @@ pub fn shrink<'u>(
     }
 }
 
+/// The same for a packet with its label stack before it, which each piece gets (RFC 3032 section 3.4); `mtu_bytes` is of
+/// the IP packet.
+#[cold]
+pub fn shrink_labelled<'u>(
+    batch: &mut Batch<'u>,
+    slot: usize,
+    mtu_bytes: u16,
+    next: Next,
+    context: &mut Context<'_, 'u>,
+) {
+    let bytes = batch.bytes(slot);
+    let packet = match mpls_forward::stack_bytes(bytes) {
+        Ok(label_bytes) => bytes.get(label_bytes..).unwrap_or_default(),
+        Err(reason) => {
+            batch.discard(slot, reason);
+            return;
+        }
+    };
+    let may_fragment = ipv4::Header::parse(&mut SliceCursor::new(packet))
+        .is_ok_and(|header| packet[0] >> 4 == 4 && !header.dont_fragment());
+    if !may_fragment {
+        batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
+        return;
+    }
+    if cut(batch, slot, mtu_bytes, next, context).is_none() {
+        batch.discard(slot, DropReason::NoFrame);
+    }
+}
+
 /// `None`, and nothing changed, where there is no room for the pieces or the packet cannot be cut.
 fn cut<'u>(
     batch: &mut Batch<'u>,
@@ -43,8 +73,20 @@ fn cut<'u>(
     context: &mut Context<'_, 'u>,
 ) -> Option<()> {
     let (frame, meta) = batch.packet_mut(slot)?;
+    // The stack that a popped packet came under stands before it in its own frame only.
+    meta.labels_bytes = 0;
     let meta = *meta;
-    let fragmenter = Fragmenter::new(frame.bytes(), usize::from(mtu_bytes)).ok()?;
+    // A label stack goes before each piece.
+    let label_bytes = if meta.flags.has(Flags::LABELLED) {
+        mpls_forward::stack_bytes(frame.bytes()).ok()?
+    } else {
+        0
+    };
+    let mut labels = [0; MAX_DEPTH * LSE_BYTES];
+    let labels = labels.get_mut(..label_bytes)?;
+    labels.copy_from_slice(frame.bytes().get(..label_bytes)?);
+    let datagram = frame.bytes().get(label_bytes..)?;
+    let fragmenter = Fragmenter::new(datagram, usize::from(mtu_bytes)).ok()?;
     let further = fragmenter.count() - 1;
     if context.backlog.capacity() - context.backlog.len() < further || context.pool.len() < further {
         return None;
@@ -57,6 +99,14 @@ fn cut<'u>(
             context.pool.put(piece);
             return None;
         }
+        match piece.grow_front(label_bytes) {
+            Some(front) => front.copy_from_slice(labels),
+            None => {
+                debug_assert!(false, "a frame has headroom");
+                context.pool.put(piece);
+                return None;
+            }
+        }
         context.backlog.push((piece, meta, next));
     }
     let mut first = [0; CHUNK_BYTES];
@@ -65,6 +115,7 @@ fn cut<'u>(
     if !frame.reset(headroom_bytes) || !frame.copy_from(first.get(..length_bytes)?) {
         return None;
     }
+    frame.grow_front(label_bytes)?.copy_from_slice(labels);
     context.counters.add(WorkerCounter::Fragmented, 1);
     context.counters.add(WorkerCounter::Generated, further as u64);
     batch.send(slot, next);

@@ -2,11 +2,13 @@
 //!
 //! In: [`Next::Hold`]. The packet leaves the batch, and comes back by [`release`] once what it waits for is there.
 
-use southbound::{DropReason, Event};
+use southbound::{DropReason, Encapsulation, Event};
+use wire::IpProtocol;
 
 use super::{Context, egress, esp_inner};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::hold::{Answer, Awaited};
+use crate::sa::{Flow, Tunnel};
 use crate::tables::Adjacency;
 
 /// Runs the stage.
@@ -24,7 +26,7 @@ fn awaited(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Option<Await
     if let (Some(index), false) = (meta.into, meta.flags.has(Flags::OUTER)) {
         let tunnel = context.view.tunnel(index)?;
         if tunnel.should_acquire(context.now_ms())
-            && let Ok(flow) = esp_inner::flow(bytes)
+            && let Some(flow) = acquired(tunnel, bytes)
         {
             context.raise(Event::Acquire {
                 tunnel: tunnel.id,
@@ -65,10 +67,33 @@ fn awaited(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Option<Await
     }
 }
 
+/// What the SA is to carry: the packet, or the tunnel's own packets with their header.
+fn acquired(tunnel: &Tunnel, bytes: &[u8]) -> Option<Flow> {
+    let protocol = match tunnel.encapsulation {
+        Encapsulation::Esp => return esp_inner::flow(bytes).ok(),
+        Encapsulation::Gre { .. } => IpProtocol::GRE,
+        Encapsulation::Udp => IpProtocol::UDP,
+        Encapsulation::Ip => IpProtocol::MPLS,
+    };
+    Some(Flow {
+        source: tunnel.local,
+        destination: tunnel.remote,
+        protocol: protocol.0,
+        ports: None,
+    })
+}
+
 fn wait<'u>(batch: &mut Batch<'u>, slot: usize, awaited: Awaited, context: &mut Context<'_, 'u>) {
     let meta = *batch.meta(slot);
     // Looked up again when it comes back: by rules where a rule sent it into the tunnel, else by routes.
-    let resume = if meta.flags.has(Flags::PROTECTED) && !meta.flags.has(Flags::OUTER) {
+    let resume = if meta.flags.has(Flags::LABELLED) {
+        // Its labels are decided.
+        if meta.into.is_some() {
+            Next::Midchain
+        } else {
+            Next::Egress
+        }
+    } else if meta.flags.has(Flags::PROTECTED) && !meta.flags.has(Flags::OUTER) {
         Next::PolicyOut
     } else {
         Next::Forward
@@ -109,7 +134,9 @@ pub fn release<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let mut meta = held.meta;
         let next = if held.released { held.resume } else { Next::Error };
         if held.released {
-            meta.into = None;
+            if next != Next::Midchain {
+                meta.into = None;
+            }
         } else {
             meta.error = SenderError::HostUnreachable;
         }

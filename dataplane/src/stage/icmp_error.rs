@@ -3,13 +3,16 @@
 //! In: [`Next::Error`]: a packet with its reason and `meta.error`. The packet is counted as dropped; in its frame the error
 //! is written, which goes back by the routes like any packet, or, about a packet that came out of a tunnel, into that
 //! tunnel and nowhere else: it quotes what was protected. Where none may be sent (RFC 1122 section 3.2.2, RFC 4443
-//! section 2.4) or the limit is reached, the frame goes home.
+//! section 2.4) or the limit is reached, the frame goes home. What came under labels is answered with them (RFC 4950); an
+//! error about a packet whose sender cannot be reached from here goes on along the LSP (RFC 3032 section 2.3.2).
 
 use std::net::IpAddr;
 
 use southbound::{DropReason, WorkerCounter};
+use wire::Lse;
 use wire::icmp::reply::{self, Cause, Reply};
 
+use super::label_error::{self, Labels};
 use super::{Context, esp_inner};
 use crate::batch::{Batch, Flags, Ingress, Meta, Next, SenderError, Slots};
 use crate::tables::PortSlot;
@@ -32,8 +35,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
+        let labels = label_error::open(frame, meta);
         let mut written = [0; MAX_ERROR_BYTES];
-        let length_bytes = write(frame.bytes(), meta, context, &mut written);
+        let length_bytes = write(frame.bytes(), meta, labels.entries(), context, &mut written);
         let Some(error) = length_bytes.and_then(|length_bytes| written.get(..length_bytes)) else {
             batch.discard(slot, reason);
             continue;
@@ -47,8 +51,14 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         }
         match replace(frame, error, context) {
             true => {
-                let next = turn_back(meta);
-                batch.send(slot, next);
+                let sent = match labels {
+                    Labels::Beneath(stack) => label_error::turn_back(frame, meta, &stack, context),
+                    Labels::None | Labels::Popped(_) => Ok(turn_back(meta, labels.is_none())),
+                };
+                match sent {
+                    Ok(next) => batch.send(slot, next),
+                    Err(reason) => batch.discard(slot, reason),
+                }
             }
             false => batch.discard(slot, DropReason::NoHeadroom),
         }
@@ -59,9 +69,10 @@ fn replace(frame: &mut Frame<'_>, error: &[u8], context: &Context<'_, '_>) -> bo
     frame.reset(context.pool.umem().packet_headroom_bytes()) && frame.copy_from(error)
 }
 
-/// The way of the error about a packet with this meta.
-fn turn_back(meta: &mut Meta) -> Next {
-    let tunnel = meta.out_of.take();
+/// The way of the error about a packet with this meta: of one that came under labels by the routes of its table, and
+/// not unlabelled into the tunnel that brought it.
+fn turn_back(meta: &mut Meta, is_unlabelled: bool) -> Next {
+    let tunnel = meta.out_of.take().filter(|_| is_unlabelled);
     let keep_ipv6 = meta.flags.has(Flags::IPV6);
     *meta = Meta::new(Ingress::Own, meta.vrf);
     if keep_ipv6 {
@@ -79,7 +90,13 @@ fn turn_back(meta: &mut Meta) -> Next {
 }
 
 /// Writes the error; `None` where none is to be sent.
-fn write(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>, out: &mut [u8]) -> Option<usize> {
+fn write(
+    bytes: &[u8],
+    meta: &Meta,
+    labels: &[Lse],
+    context: &Context<'_, '_>,
+    out: &mut [u8],
+) -> Option<usize> {
     // Our own errors and outer packets have no sender but us.
     if meta.ingress == Ingress::Own || meta.flags.has(Flags::OUTER) {
         return None;
@@ -100,7 +117,7 @@ fn write(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>, out: &mut [u8]) -
                 cause,
                 source,
                 ttl: TTL,
-                labels: &[],
+                labels,
             },
             out,
         )
@@ -111,7 +128,7 @@ fn write(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>, out: &mut [u8]) -
                 cause,
                 source,
                 ttl: TTL,
-                labels: &[],
+                labels,
             },
             out,
         )
@@ -125,18 +142,32 @@ fn write(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>, out: &mut [u8]) -
 fn source_address(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Option<IpAddr> {
     let is_ipv6 = meta.flags.has(Flags::IPV6);
     if meta.out_of.is_some() {
-        return PortSlot::all()
-            .filter_map(|slot| context.view.port(slot))
-            .filter(|port| port.vrf == meta.vrf)
-            // The protected side first.
-            .max_by_key(|port| port.role == southbound::PortRole::Protected)
-            .and_then(|port| address_of(port, is_ipv6));
+        return any_address(meta, is_ipv6, context);
     }
     match meta.ingress {
-        Ingress::Port(slot) => address_of(context.view.port(slot)?, is_ipv6),
+        Ingress::Port(slot) => {
+            let port = context.view.port(slot)?;
+            // A core link may have no address of the packet's family, or of none of its VRF.
+            address_of(port, is_ipv6).or_else(|| any_address(meta, is_ipv6, context))
+        }
         Ingress::Host => esp_inner::destination(bytes, meta),
         Ingress::Own => None,
     }
+}
+
+/// An address of ours in the packet's table, of the protected side first.
+fn any_address(meta: &Meta, is_ipv6: bool, context: &Context<'_, '_>) -> Option<IpAddr> {
+    PortSlot::all()
+        .filter_map(|slot| context.view.port(slot))
+        .filter(|port| port.vrf == meta.vrf)
+        .filter_map(|port| {
+            Some((
+                port.role == southbound::PortRole::Protected,
+                address_of(port, is_ipv6)?,
+            ))
+        })
+        .max_by_key(|(is_protected, _)| *is_protected)
+        .map(|(_, address)| address)
 }
 
 fn address_of(port: &crate::tables::PortInfo, is_ipv6: bool) -> Option<IpAddr> {

@@ -1,6 +1,6 @@
 //! Forwarding: the longest prefix of the packet's table that matches its destination.
 //!
-//! In: [`Next::Forward`]. Out: [`Next::Midchain`] where the route leads into a tunnel, [`Next::Egress`] where it leads out
+//! In: [`Next::Forward`]. Out: [`Next::Midchain`] where the route leads into a tunnel, [`Next::Impose`] where it has labels, [`Next::Egress`] where it leads out
 //! of a port, [`Next::Punt`] where it leads to the host or to an interface of the kernel's. The TTL is taken on the first
 //! two: a host does not decrement what it receives, and the kernel does it itself.
 
@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use southbound::DropReason;
 
-use super::{Context, hop};
+use super::{Context, egress, hop};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::tables::{AdjacencyIndex, VrfIndex};
 
@@ -16,11 +16,31 @@ use crate::tables::{AdjacencyIndex, VrfIndex};
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     let mut before = Before::default();
     let (mut into_tunnels, mut out_of_ports) = (0, 0);
+    // Packets of one table follow each other.
+    let mut counted = (VrfIndex::MAIN, 0, 0);
     for slot in Slots::of(batch.take(Next::Forward)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        let index = route(frame.bytes(), meta, &mut before, context);
+        let mut index = route(frame.bytes(), meta, &mut before, context);
+        if let Some(vrf) = index.other_vrf() {
+            // A leak, which leads into one other table and no further.
+            meta.vrf = vrf;
+            index = route(frame.bytes(), meta, &mut before, context);
+            if index.other_vrf().is_some() {
+                batch.discard(slot, DropReason::VrfLoop);
+                continue;
+            }
+        }
+        if counted.0 != meta.vrf {
+            context.view.count_vrf(counted.0, counted.1, counted.2);
+            counted = (meta.vrf, 0, 0);
+        }
+        counted.1 += 1;
+        counted.2 += frame.len() as u64;
+        if index.is_group() {
+            index = context.view.member(index, egress::flow_hash(frame.bytes()));
+        }
         meta.adjacency = index;
         match index {
             AdjacencyIndex::KERNEL if meta.flags.has(Flags::UNRULED) => {
@@ -46,9 +66,13 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
                     meta.into = Some(tunnel);
                     into_tunnels |= 1 << slot;
                 }
+                None if index.is_labelled() => batch.send(slot, Next::Impose),
                 None => out_of_ports |= 1 << slot,
             },
         }
+    }
+    if counted.1 != 0 {
+        context.view.count_vrf(counted.0, counted.1, counted.2);
     }
     batch.send_all(into_tunnels, Next::Midchain);
     batch.send_all(out_of_ports, Next::Egress);

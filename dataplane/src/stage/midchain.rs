@@ -1,10 +1,11 @@
 //! Midchain: may this packet enter its tunnel, and does it fit?
 //!
-//! In: [`Next::Midchain`]: a packet with its tunnel in `meta.into`. Out: [`Next::Encap`]; [`Next::Hold`] where the tunnel
+//! In: [`Next::Midchain`]: a packet with its tunnel in `meta.into`. Out: [`Next::Encap`], or [`Next::Entunnel`] where
+//! it gets another header first; [`Next::Hold`] where the tunnel
 //! has no SA yet; [`Next::Error`] where it is too big and must not be fragmented. What is too big and may be, is: before
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
-use southbound::{DropReason, Mode, WorkerCounter};
+use southbound::{DropReason, Encapsulation, Mode, WorkerCounter};
 use wire::IpProtocol;
 
 use super::{Context, fit};
@@ -57,17 +58,36 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
                 }
             },
         };
+        let is_labelled = meta.flags.has(Flags::LABELLED);
+        let encapsulation = open.tunnel.encapsulation;
+        if is_labelled && open.tunnel.labels.is_none() {
+            batch.discard(slot, DropReason::LabelsRefused);
+            continue;
+        }
+        if !is_labelled && encapsulation == Encapsulation::Udp {
+            batch.discard(slot, DropReason::TunnelPayload);
+            continue;
+        }
         if frame.len() > usize::from(open.mtu_bytes) {
-            too_big(batch, slot, open, context);
+            if is_labelled {
+                // It was held against the tunnel's MTU where its labels were decided.
+                batch.discard(slot, DropReason::TooBig);
+            } else {
+                too_big(batch, slot, open, context);
+            }
             continue;
         }
         if open.tunnel.clamp_mss
+            && !is_labelled
             && may_be_tcp(frame.bytes(), meta)
             && mss_clamp::clamp(frame.bytes_mut(), open.mtu_bytes) == Ok(true)
         {
             context.counters.add(WorkerCounter::MssClamped, 1);
         }
-        fitting |= 1 << slot;
+        match encapsulation {
+            Encapsulation::Esp => fitting |= 1 << slot,
+            _ => batch.send(slot, Next::Entunnel),
+        }
     }
     batch.send_all(fitting, Next::Encap);
 }
@@ -75,8 +95,12 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
 /// The tunnel, or why not; no reason where its packets are to wait for an SA.
 fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>, Option<DropReason>> {
     let tunnel = context.view.tunnel(index).ok_or(Some(DropReason::NoOutboundSa))?;
-    let sa = context.view.outbound(tunnel).ok_or(None)?;
-    if sa.is_expired() {
+    let sa = if tunnel.protected {
+        Some(context.view.outbound(tunnel).ok_or(None)?)
+    } else {
+        None
+    };
+    if sa.is_some_and(|sa| sa.is_expired()) {
         return Err(Some(DropReason::SaExpired));
     }
     let mtu_bytes = tunnel.inner_mtu_bytes(sa, context.now_seconds());
@@ -86,7 +110,7 @@ fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>
 #[cold]
 fn too_big<'u>(batch: &mut Batch<'u>, slot: usize, open: Open<'_>, context: &mut Context<'_, 'u>) {
     let mtu_bytes = open.mtu_bytes;
-    if open.tunnel.mode == Mode::Transport {
+    if open.tunnel.mode == Mode::Transport && open.tunnel.encapsulation == Encapsulation::Esp {
         batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
     } else {
         fit::shrink(batch, slot, mtu_bytes, Next::Midchain, context);

@@ -32,9 +32,17 @@ pub mod hop;
 pub mod icmp_error;
 pub mod icmp_learn;
 pub mod ip_forward;
+mod label_error;
+mod label_payload;
+pub mod label_push;
+pub mod label_stack;
 pub mod midchain;
+pub mod mpls_forward;
 pub mod policy;
 pub mod reassemble;
+pub mod tunnel_decap;
+pub mod tunnel_encap;
+mod way;
 
 use std::net::IpAddr;
 
@@ -121,11 +129,15 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         classify::run_host(batch);
         reassemble::run(batch, context);
         esp_decap::run(batch, context);
+        tunnel_decap::run(batch, context);
+        mpls_forward::run(batch, context);
         icmp_learn::run(batch, context);
         policy::run_in(batch, context);
         policy::run_out(batch, context);
         ip_forward::run(batch, context);
+        label_push::run(batch, context);
         midchain::run(batch, context);
+        tunnel_encap::run(batch, context);
         esp_encap::run(batch, context);
         egress::run(batch, context);
         hold::run(batch, context);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use southbound::PortId;
 
-use super::PortSlot;
+use super::{LabelHop, PortSlot, VrfIndex};
 use crate::sa::TunnelIndex;
 
 /// Most next hops of a route.
@@ -21,6 +21,8 @@ const SPECIAL: u32 = 0;
 const MIDCHAIN: u32 = 1;
 const LINK: u32 = 2;
 const MULTIPATH: u32 = 3;
+const LABELLED: u32 = 4;
+const VRF: u32 = 5;
 
 /// What a route leads to, as a number of 31 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,16 @@ impl AdjacencyIndex {
         Self(MULTIPATH << KIND_SHIFT | number)
     }
 
+    /// To a next hop with labels.
+    pub(crate) const fn labelled(number: u32) -> Self {
+        Self(LABELLED << KIND_SHIFT | number)
+    }
+
+    /// Into another routing table.
+    pub(crate) const fn vrf(vrf: VrfIndex) -> Self {
+        Self(VRF << KIND_SHIFT | vrf.0)
+    }
+
     pub(crate) const fn to_bits(self) -> u32 {
         self.0
     }
@@ -80,6 +92,24 @@ impl AdjacencyIndex {
         self.0 >> KIND_SHIFT == MULTIPATH
     }
 
+    /// Whether it is a next hop with labels.
+    #[inline]
+    #[must_use]
+    pub const fn is_labelled(self) -> bool {
+        self.0 >> KIND_SHIFT == LABELLED
+    }
+
+    /// The table, where it leads into another one.
+    #[inline]
+    #[must_use]
+    pub const fn other_vrf(self) -> Option<VrfIndex> {
+        if self.0 >> KIND_SHIFT == VRF {
+            Some(VrfIndex(self.0 & NUMBER_MASK))
+        } else {
+            None
+        }
+    }
+
     #[inline]
     pub(crate) const fn kind(self) -> Kind {
         let number = self.0 & NUMBER_MASK;
@@ -87,6 +117,8 @@ impl AdjacencyIndex {
             MIDCHAIN => Kind::Midchain(TunnelIndex(number)),
             LINK => Kind::Link(number),
             MULTIPATH => Kind::Multipath(number),
+            LABELLED => Kind::Labelled(number),
+            VRF => Kind::Vrf(VrfIndex(number)),
             SPECIAL => Kind::Special(Self(number)),
             _ => Kind::Special(Self::NO_ROUTE),
         }
@@ -100,6 +132,8 @@ pub(crate) enum Kind {
     Midchain(TunnelIndex),
     Link(u32),
     Multipath(u32),
+    Labelled(u32),
+    Vrf(VrfIndex),
 }
 
 /// What to do with a packet.
@@ -113,6 +147,10 @@ pub enum Adjacency<'g> {
     Glean(&'g GleanAdjacency),
     /// Into a tunnel.
     Midchain(TunnelIndex),
+    /// Under labels.
+    Labelled(&'g LabelHop),
+    /// Looked up once more, in this table.
+    Vrf(VrfIndex),
     /// To this gateway itself.
     Local,
     /// To the kernel, which routes it on.
@@ -138,6 +176,8 @@ pub struct NeighbourAdjacency {
     pub mtu_bytes: u16,
     /// The VLAN's identifier; zero: no tag.
     pub vlan: u16,
+    /// Whether its port carries labels.
+    pub takes_labels: bool,
     /// Destination and source of the Ethernet header.
     pub rewrite: [u8; 12],
 }
@@ -236,21 +276,32 @@ pub(crate) enum Link {
     Glean(GleanAdjacency),
 }
 
-/// Several next hops that share the traffic by flow.
+/// Several next hops that share the traffic by flow, each by its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Multipath {
     members: [AdjacencyIndex; MAX_NEXT_HOPS],
+    // Of the shares, which are numbered from 0, the first that is not the member's any more.
+    ends: [u16; MAX_NEXT_HOPS],
+    shares: u32,
     count: u8,
 }
 
 impl Multipath {
-    /// Of `members`, at most [`MAX_NEXT_HOPS`].
-    pub(crate) fn new(members: &[AdjacencyIndex]) -> Self {
+    /// Of `members`, at most [`MAX_NEXT_HOPS`], with a weight each, or none where all are alike.
+    pub(crate) fn new(members: &[AdjacencyIndex], weights: &[u8]) -> Self {
         let mut all = [AdjacencyIndex::NO_ROUTE; MAX_NEXT_HOPS];
         let count = members.len().min(MAX_NEXT_HOPS);
         all[..count].copy_from_slice(&members[..count]);
+        let mut ends = [u16::MAX; MAX_NEXT_HOPS];
+        let mut shares = 0;
+        for (place, end) in ends.iter_mut().take(count).enumerate() {
+            shares += u16::from(weights.get(place).copied().unwrap_or(1).max(1));
+            *end = shares;
+        }
         Self {
             members: all,
+            ends,
+            shares: u32::from(shares),
             count: count as u8,
         }
     }
@@ -258,8 +309,9 @@ impl Multipath {
     /// The member of a flow.
     #[inline]
     pub(crate) fn pick(&self, flow_hash: u32) -> AdjacencyIndex {
-        let place = (u64::from(flow_hash) * u64::from(self.count)) >> 32;
-        self.members[place as usize % MAX_NEXT_HOPS]
+        let share = ((u64::from(flow_hash) * u64::from(self.shares)) >> 32) as u16;
+        let place: usize = self.ends.iter().map(|end| usize::from(*end <= share)).sum();
+        self.members[place % MAX_NEXT_HOPS]
     }
 
     pub(crate) fn members(&self) -> &[AdjacencyIndex] {
@@ -289,7 +341,7 @@ mod tests {
     #[test]
     fn flows_spread_over_all_members() {
         let members: Vec<_> = (0..3).map(AdjacencyIndex::link).collect();
-        let group = Multipath::new(&members);
+        let group = Multipath::new(&members, &[]);
         let mut counts = [0; 3];
         for flow in 0..3000u32 {
             let picked = group.pick(flow.wrapping_mul(0x9e37_79b9));
@@ -297,6 +349,23 @@ mod tests {
         }
         assert!(counts.iter().all(|count| *count > 800), "{counts:?}");
         assert_eq!(group.members(), members);
+    }
+
+    #[test]
+    fn flows_spread_by_weight_to_the_last_hash() {
+        let members: Vec<_> = (0..3).map(AdjacencyIndex::link).collect();
+        let group = Multipath::new(&members, &[1, 255, 64]);
+        assert_eq!(group.pick(0), members[0]);
+        assert_eq!(group.pick(u32::MAX), members[2]);
+        let mut counts = [0u32; 3];
+        for flow in 0..32_000u32 {
+            let picked = group.pick(flow.wrapping_mul(0x9e37_79b9));
+            counts[members.iter().position(|member| *member == picked).unwrap()] += 1;
+        }
+        assert!((50..200).contains(&counts[0]), "{counts:?}");
+        assert!((24_500..26_500).contains(&counts[1]), "{counts:?}");
+        let full = Multipath::new(&[AdjacencyIndex::LOCAL; MAX_NEXT_HOPS], &[255; MAX_NEXT_HOPS]);
+        assert_eq!(full.pick(u32::MAX), AdjacencyIndex::LOCAL);
     }
 
     #[test]

@@ -15,21 +15,29 @@
 mod adjacency;
 mod fib_v4;
 mod fib_v6;
+mod label_hop;
+mod label_view;
+mod lfib;
 mod port;
 pub mod publish;
 mod sad;
 mod spd;
+mod tally;
+mod tunnel_map;
 mod vrf;
 mod writer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use adjacency::{
     Adjacency, AdjacencyIndex, GleanAdjacency, IncompleteAdjacency, MAX_NEXT_HOPS, NeighbourAdjacency,
 };
+pub use label_hop::{LabelHop, MAX_PUSHED};
+pub use lfib::{LabelAction, LabelEntry};
 pub use port::{PortInfo, PortLink, PortSlot, VlanLink, VlanPort, Vlans};
 pub use spd::Decision;
+pub use tunnel_map::{TunnelEnds, TunnelHeader};
 pub use vrf::VrfIndex;
 pub use writer::{Memory, Writer};
 
@@ -37,9 +45,13 @@ use crate::sa::{Flow, InboundSa, OutboundSa, Tunnel, TunnelIndex};
 use adjacency::{Kind, Link, Multipath};
 use fib_v4::NodesV4;
 use fib_v6::NodesV6;
-use publish::{Arena, Growing, Guard, Slot};
+use label_hop::{CLASS_MAPS, ClassMap};
+use lfib::Lfib;
+use publish::{Always, Arena, Growing, Guard, Slot};
 use sad::Sad;
-use southbound::PORT_SLOTS;
+use southbound::{LabelSpaceId, PORT_SLOTS};
+use tally::{Tallies, Tally};
+use tunnel_map::TunnelMap;
 use vrf::Vrf;
 
 /// How large the tables may grow.
@@ -59,6 +71,8 @@ pub struct Limits {
     pub vrfs: usize,
     /// Local addresses.
     pub local_addresses: usize,
+    /// Labels, of all spaces together.
+    pub labels: usize,
 }
 
 impl Default for Limits {
@@ -71,9 +85,13 @@ impl Default for Limits {
             neighbours: 1 << 17,
             vrfs: 1 << 12,
             local_addresses: 1 << 16,
+            labels: 1 << 20,
         }
     }
 }
+
+/// Label spaces.
+const LABEL_SPACES: usize = LabelSpaceId::MAX.0 as usize + 1;
 
 /// Chunk of the small directories.
 const CHUNK: usize = 256;
@@ -87,6 +105,11 @@ pub struct Tables {
     links: Growing<Slot<Link>, CHUNK>,
     multipaths: Growing<Slot<Multipath>, CHUNK>,
     vrfs: Growing<Slot<Vrf>, CHUNK>,
+    lfibs: [OnceLock<Lfib>; LABEL_SPACES],
+    hops: Growing<Slot<LabelHop>, CHUNK>,
+    class_maps: [Slot<ClassMap>; CLASS_MAPS],
+    tunnel_map: Always<TunnelMap>,
+    tallies: Tallies,
     nodes_v4: NodesV4,
     nodes_v6: NodesV6,
     ports: [Slot<PortInfo>; PORT_SLOTS],
@@ -106,6 +129,11 @@ impl Tables {
             links: Growing::new(links),
             multipaths: Growing::new(limits.routes / 4),
             vrfs: Growing::new(limits.vrfs),
+            lfibs: [const { OnceLock::new() }; LABEL_SPACES],
+            hops: Growing::new(limits.labels + limits.routes / 2),
+            class_maps: std::array::from_fn(|_| Slot::empty()),
+            tunnel_map: Always::new(TunnelMap::default()),
+            tallies: Tallies::new(limits.vrfs),
             nodes_v4: NodesV4::new(limits.routes),
             nodes_v6: NodesV6::new(limits.routes),
             ports: std::array::from_fn(|_| Slot::empty()),
@@ -117,6 +145,7 @@ impl Tables {
     pub fn reader(self: &Arc<Self>) -> Reader {
         Reader {
             tables: Arc::clone(self),
+            tally: self.tallies.register(),
             guard: None,
         }
     }
@@ -130,7 +159,11 @@ impl Tables {
     /// The tables as they are under `guard`.
     #[must_use]
     pub fn view<'g>(&'g self, guard: &'g Guard) -> View<'g> {
-        View { tables: self, guard }
+        View {
+            tables: self,
+            guard,
+            tally: None,
+        }
     }
 }
 
@@ -144,6 +177,7 @@ impl std::fmt::Debug for Tables {
 #[derive(Debug)]
 pub struct Reader {
     tables: Arc<Tables>,
+    tally: Arc<Tally>,
     guard: Option<Guard>,
 }
 
@@ -157,6 +191,7 @@ impl Reader {
         View {
             tables: &self.tables,
             guard: self.guard.get_or_insert_with(Guard::pin),
+            tally: Some(&self.tally),
         }
     }
 
@@ -177,6 +212,8 @@ impl Reader {
 pub struct View<'g> {
     tables: &'g Tables,
     guard: &'g Guard,
+    // The worker's own cells; the writer looks at the tables without any.
+    tally: Option<&'g Tally>,
 }
 
 impl<'g> View<'g> {
@@ -350,6 +387,8 @@ impl<'g> View<'g> {
                 None => Adjacency::NoRoute,
             },
             Kind::Midchain(tunnel) => Adjacency::Midchain(tunnel),
+            Kind::Labelled(_) => self.hop(index).map_or(Adjacency::NoRoute, Adjacency::Labelled),
+            Kind::Vrf(vrf) => Adjacency::Vrf(vrf),
             Kind::Special(AdjacencyIndex::LOCAL) => Adjacency::Local,
             Kind::Special(AdjacencyIndex::KERNEL) => Adjacency::Kernel,
             Kind::Special(AdjacencyIndex::UNREACHABLE) => Adjacency::Unreachable,

@@ -113,8 +113,8 @@ pub struct PortInfo {
     pub role: PortRole,
     /// The table of packets that it receives.
     pub vrf: VrfIndex,
-    /// Whether labelled packets are taken over.
-    pub mpls: bool,
+    /// The space of labelled packets that it receives, where it takes them.
+    pub mpls: Option<southbound::LabelSpaceId>,
     /// The interface.
     pub link: PortLink,
     /// Its VLANs that are ports.

@@ -15,7 +15,7 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::SegQueue;
@@ -392,6 +392,13 @@ impl<T: Send + Sync + 'static> fmt::Debug for Arena<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Arena")
     }
+}
+
+/// `count` zeros, whose memory is the kernel's zero page until one is written.
+#[must_use]
+pub fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
+    // SAFETY: an atomic of which all bits are zero is a zero.
+    unsafe { Box::<[AtomicU64]>::new_zeroed_slice(count).assume_init() }
 }
 
 /// Starts to load the cache line of `value`.

@@ -18,8 +18,8 @@ use dataplane::worker::{Command, Parts, Report, Worker};
 use dataplane::xsk::memory::{self, MemoryKernel};
 use dataplane::xsk::{QueueId, RingSizes};
 use southbound::{
-    DropReason, Event, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, PortRole, PortSpec,
-    RouteSpec, Update, VrfId, WorkerCounter, XdpPreference,
+    DropReason, Event, LabelSpaceId, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, PortRole,
+    PortSpec, RouteSpec, Update, VrfId, WorkerCounter, XdpPreference,
 };
 
 use super::packets::{ethernet, inside};
@@ -110,15 +110,25 @@ impl Gateway {
     }
 
     fn add_port(&mut self, port: u32, role: PortRole) {
+        self.add_port_in(port, role, VrfId::MAIN, None);
+    }
+
+    /// Puts a port's specification; a new port has no queue yet.
+    pub fn put_port(&mut self, port: u32, role: PortRole, vrf: VrfId, mpls: Option<LabelSpaceId>) {
         self.apply(Update::PutPort(PortSpec {
             id: PortId(port),
             interface: format!("test{port}"),
             role,
-            vrf: VrfId::MAIN,
+            vrf,
             xdp: XdpPreference::Auto,
             require_zero_copy: false,
-            mpls: None,
+            mpls,
         }));
+    }
+
+    /// A port of a table, with a space of labels or none.
+    pub fn add_port_in(&mut self, port: u32, role: PortRole, vrf: VrfId, mpls: Option<LabelSpaceId>) {
+        self.put_port(port, role, vrf, mpls);
         let slot = self.writer.port_slot(PortId(port)).unwrap();
         let link = PortLink {
             mtu_bytes: 1500,
@@ -236,6 +246,23 @@ impl Gateway {
             port: PortId(port),
             address: address.parse().unwrap(),
             state: mac.map_or(NeighbourState::Failed, NeighbourState::Resolved),
+        }));
+    }
+
+    pub fn route_in(&mut self, vrf: VrfId, prefix: &str, next_hops: Vec<NextHop>) {
+        self.apply(Update::PutRoute(RouteSpec {
+            vrf,
+            prefix: prefix.parse().unwrap(),
+            next_hops,
+            weights: Vec::new(),
+        }));
+    }
+
+    pub fn local_in(&mut self, vrf: VrfId, port: u32, address: &str) {
+        self.apply(Update::PutLocalAddress(LocalAddress {
+            vrf,
+            address: address.parse().unwrap(),
+            port: Some(PortId(port)),
         }));
     }
 

@@ -6,4 +6,5 @@ pub mod forge;
 pub mod gateway;
 pub mod packets;
 pub mod pair;
+pub mod provider;
 pub mod specs;

@@ -142,6 +142,7 @@ fn build(key: &LinkKey, port: &PortState, device: PortSlot, known: Option<&Neigh
                     device,
                     mtu_bytes: port.link.mtu_bytes,
                     vlan: port.link.vlan.map_or(0, |vlan| vlan.id),
+                    takes_labels: port.spec.mpls.is_some(),
                     rewrite,
                 })
             }

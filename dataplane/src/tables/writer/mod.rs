@@ -1,6 +1,8 @@
 //! The one writer of the tables: takes the contract's updates, keeps what they depend on in step, and
 //! undoes what it began where one is refused.
 
+mod hops;
+mod labels;
 mod links;
 mod path;
 mod policies;
@@ -10,7 +12,9 @@ mod routes;
 mod sas;
 mod status;
 mod sweep;
+mod tunnel_ends;
 mod tunnels;
+mod vrfs;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,14 +28,17 @@ use southbound::{
 use super::fib_v4::{TableV4, WriterV4};
 use super::fib_v6::{TableV6, WriterV6};
 use super::publish::{Guard, Numbers};
-use super::vrf::Vrf;
 use super::{PortLink, PortSlot, Tables, VrfIndex};
+use hops::Hops;
+use labels::Labels;
 use links::Links;
 use policies::PolicyState;
 use rib::Rib;
 use routes::Groups;
 use sas::Sas;
+use tunnel_ends::TunnelEndsState;
 use tunnels::TunnelState;
+use vrfs::VrfName;
 
 /// A routing table as the writer keeps it.
 struct VrfState {
@@ -87,6 +94,10 @@ pub struct Writer {
     looped: BTreeSet<TunnelId>,
     sas: Sas,
     policy_vrfs: HashMap<PolicyId, VrfIndex>,
+    hops: Hops,
+    labels: Labels,
+    vrf_names: HashMap<VrfId, VrfName>,
+    tunnel_ends: TunnelEndsState,
 }
 
 impl Writer {
@@ -118,6 +129,10 @@ impl Writer {
             looped: BTreeSet::new(),
             sas: Sas::new(sad),
             policy_vrfs: HashMap::new(),
+            hops: Hops::new(),
+            labels: Labels::default(),
+            vrf_names: HashMap::new(),
+            tunnel_ends: TunnelEndsState::default(),
         };
         // The main table is always there, under number 0.
         let _ = writer.vrf(VrfId::MAIN, &Guard::pin());
@@ -186,10 +201,21 @@ impl Writer {
                 self.remove_policy(id);
                 Ok(())
             }
-            Update::PutVrf(_) | Update::PutIlm(_) | Update::PutClassMap(_) => {
-                Err(Rejection::Inconsistent("labels have no tables yet".to_owned()))
+            Update::PutVrf(spec) => self.put_vrf(generation, spec, guard),
+            Update::RemoveVrf(id) => {
+                self.remove_vrf(id, guard);
+                Ok(())
             }
-            Update::RemoveVrf(_) | Update::RemoveIlm { .. } | Update::RemoveClassMap(_) => Ok(()),
+            Update::PutIlm(spec) => self.put_ilm(generation, spec, guard),
+            Update::RemoveIlm { space, label } => {
+                self.remove_ilm(space, label, guard);
+                Ok(())
+            }
+            Update::PutClassMap(spec) => self.put_class_map(generation, &spec, guard),
+            Update::RemoveClassMap(id) => {
+                self.remove_class_map(id, guard);
+                Ok(())
+            }
             Update::PutPolicyDefault { vrf, default } => self.put_policy_default(generation, vrf, default),
             Update::RemovePolicyDefault { vrf } => {
                 self.remove_policy_default(vrf);
@@ -197,6 +223,7 @@ impl Writer {
             }
         }?;
         self.compile_small_policies(guard);
+        self.publish_few_tunnel_ends(guard);
         Ok(())
     }
 
@@ -204,6 +231,7 @@ impl Writer {
     pub fn settle(&mut self) {
         let mut guard = Guard::pin();
         self.compile_policies(&guard);
+        self.publish_tunnel_ends(&guard);
         guard.collect();
     }
 
@@ -213,45 +241,6 @@ impl Writer {
         let guard = Guard::pin();
         self.sas
             .look_at_deadlines(&self.tables, now_seconds, events, &guard);
-    }
-
-    /// The table of `id`, made where it is new.
-    fn vrf(&mut self, id: VrfId, guard: &Guard) -> Result<VrfIndex, Rejection> {
-        if let Some(index) = self.vrf_indices.get(&id) {
-            return Ok(*index);
-        }
-        let limit = self.tables.limits.vrfs;
-        let full = || Rejection::TableFull {
-            table: "routing tables".to_owned(),
-            limit: limit as u64,
-        };
-        let number = u32::try_from(self.vrfs.len()).map_err(|_| full())?;
-        if self.vrfs.len() >= limit {
-            return Err(full());
-        }
-        let slot = self
-            .tables
-            .vrfs
-            .get_or_grow(number, super::publish::Slot::empty)
-            .map_err(|_| full())?;
-        slot.replace(Some(Arc::new(Vrf::new())), guard);
-        self.vrfs.push(VrfState {
-            id,
-            rib: Rib::default(),
-            v4: TableV4::new(),
-            v6: TableV6::default(),
-            policies: HashMap::new(),
-            policy_default: None,
-            stale_policies: false,
-        });
-        self.vrf_indices.insert(id, VrfIndex(number));
-        Ok(VrfIndex(number))
-    }
-
-    /// The number of a table that something was put in.
-    #[must_use]
-    pub fn vrf_index(&self, id: VrfId) -> Option<VrfIndex> {
-        self.vrf_indices.get(&id).copied()
     }
 
     /// Bytes of routes, nodes and SAs, for reports.

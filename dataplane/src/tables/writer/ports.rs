@@ -53,14 +53,19 @@ impl Writer {
         spec: PortSpec,
         guard: &Guard,
     ) -> Result<(), Rejection> {
+        self.check_label_space(spec.mpls)?;
         let vrf = self.vrf(spec.vrf, guard)?;
         let id = spec.id;
         if let Some(port) = self.ports.get_mut(&id) {
             port.generation = generation;
             let moved = port.vrf != vrf;
             let before = std::mem::replace(&mut port.vrf, vrf);
+            let relabelled = port.spec.mpls.is_some() != spec.mpls.is_some();
             port.spec = spec;
             self.publish_port(id, guard);
+            if relabelled {
+                self.refresh_links_of(id, guard);
+            }
             if moved {
                 if let Some(vlan) = self.ports.get(&id).and_then(|port| port.link.vlan) {
                     self.publish_port(vlan.parent, guard);
@@ -359,7 +364,7 @@ impl Writer {
             id,
             role: port.spec.role,
             vrf: port.vrf,
-            mpls: port.spec.mpls.is_some(),
+            mpls: port.spec.mpls,
             link: port.link,
             vlans: Vlans::new(vlans.collect()),
             addresses,

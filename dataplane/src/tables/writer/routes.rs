@@ -12,15 +12,22 @@ use crate::tables::adjacency::{AdjacencyIndex, MAX_NEXT_HOPS, Multipath};
 use crate::tables::publish::{Full, Guard, Numbers, Slot};
 use crate::tables::{Kind, VrfIndex};
 
-struct Group {
+/// Next hops and their weights; no weight where all are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Paths {
     next_hops: Arc<[NextHop]>,
+    weights: Arc<[u8]>,
+}
+
+struct Group {
+    paths: Paths,
     adjacency: AdjacencyIndex,
     count: u32,
 }
 
 /// The sets of next hops in use: routes that lead the same way share one.
 pub(super) struct Groups {
-    by_hops: HashMap<Arc<[NextHop]>, u32>,
+    by_paths: HashMap<Paths, u32>,
     groups: Vec<Option<Group>>,
     free: Vec<u32>,
     multipaths: Numbers,
@@ -29,7 +36,7 @@ pub(super) struct Groups {
 impl Groups {
     pub(super) fn new() -> Self {
         Self {
-            by_hops: HashMap::new(),
+            by_paths: HashMap::new(),
             groups: Vec::new(),
             free: Vec::new(),
             multipaths: Numbers::from(0),
@@ -42,7 +49,18 @@ impl Groups {
 
     /// The next hops of a group.
     pub(super) fn next_hops(&self, group: u32) -> &[NextHop] {
-        self.get(group).map_or(&[], |group| &group.next_hops)
+        self.get(group).map_or(&[], |group| &group.paths.next_hops)
+    }
+
+    /// Their weights.
+    pub(super) fn weights(&self, group: u32) -> &[u8] {
+        self.get(group).map_or(&[], |group| &group.paths.weights)
+    }
+
+    /// Where a group leads.
+    pub(super) fn adjacency(&self, group: u32) -> AdjacencyIndex {
+        self.get(group)
+            .map_or(AdjacencyIndex::NO_ROUTE, |group| group.adjacency)
     }
 }
 
@@ -53,23 +71,7 @@ impl Writer {
         spec: RouteSpec,
         guard: &Guard,
     ) -> Result<(), Rejection> {
-        if spec.next_hops.is_empty() || spec.next_hops.len() > MAX_NEXT_HOPS {
-            return Err(Rejection::Inconsistent(format!(
-                "a route has 1 to {MAX_NEXT_HOPS} next hops, this one {}",
-                spec.next_hops.len()
-            )));
-        }
-        for next_hop in &spec.next_hops {
-            match next_hop {
-                NextHop::Port { port, .. } if !self.ports.contains_key(port) => {
-                    return Err(Rejection::UnknownPort(*port));
-                }
-                NextHop::Tunnel(tunnel) if !self.has_tunnel(*tunnel) => {
-                    return Err(Rejection::UnknownTunnel(*tunnel));
-                }
-                _ => {}
-            }
-        }
+        self.check_paths(&spec.next_hops, &spec.weights)?;
         let limit = self.tables.limits.routes;
         let vrf = self.vrf(spec.vrf, guard)?;
         let before = self.vrfs[vrf.0 as usize]
@@ -80,13 +82,12 @@ impl Writer {
             return Err(table_full("routes", limit));
         }
         let full = |_| table_full("route nodes", limit);
-        let group = self.use_group(&spec.next_hops, guard).map_err(full)?;
+        let group = self
+            .use_group(&spec.next_hops, &spec.weights, guard)
+            .map_err(full)?;
         let route = RouteRecord {
             group,
-            adjacency: self
-                .groups
-                .get(group)
-                .map_or(AdjacencyIndex::NO_ROUTE, |group| group.adjacency),
+            adjacency: self.groups.adjacency(group),
             generation,
         };
         self.vrfs[vrf.0 as usize].rib.entry(spec.prefix).route = Some(route);
@@ -202,8 +203,52 @@ impl Writer {
         self.resolve_tunnels_within(vrf, prefix, guard);
     }
 
-    fn use_group(&mut self, next_hops: &[NextHop], guard: &Guard) -> Result<u32, Full> {
-        if let Some(group) = self.groups.by_hops.get(next_hops).copied() {
+    /// Whether next hops name what is there, and their weights are theirs.
+    pub(super) fn check_paths(&self, next_hops: &[NextHop], weights: &[u8]) -> Result<(), Rejection> {
+        if next_hops.is_empty() || next_hops.len() > MAX_NEXT_HOPS {
+            return Err(Rejection::Inconsistent(format!(
+                "1 to {MAX_NEXT_HOPS} next hops, not {}",
+                next_hops.len()
+            )));
+        }
+        if !weights.is_empty() && (weights.len() != next_hops.len() || weights.contains(&0)) {
+            return Err(Rejection::Inconsistent(
+                "a weight of 1 to 255 for each next hop, or none".to_owned(),
+            ));
+        }
+        for next_hop in next_hops {
+            match next_hop {
+                NextHop::Port { port, .. } if !self.ports.contains_key(port) => {
+                    return Err(Rejection::UnknownPort(*port));
+                }
+                NextHop::Tunnel(tunnel) if !self.has_tunnel(*tunnel) => {
+                    return Err(Rejection::UnknownTunnel(*tunnel));
+                }
+                NextHop::Labelled(nhlfe) => self.check_nhlfe(nhlfe)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Uses the group of these next hops, made where it is new; [`Self::release_group`] ends the use.
+    pub(super) fn use_group(
+        &mut self,
+        next_hops: &[NextHop],
+        weights: &[u8],
+        guard: &Guard,
+    ) -> Result<u32, Full> {
+        // Equal weights are none.
+        let weights = if weights.windows(2).all(|pair| pair[0] == pair[1]) {
+            &[]
+        } else {
+            weights
+        };
+        let paths = Paths {
+            next_hops: next_hops.into(),
+            weights: weights.into(),
+        };
+        if let Some(group) = self.groups.by_paths.get(&paths).copied() {
             if let Some(Some(known)) = self.groups.groups.get_mut(group as usize) {
                 known.count += 1;
             }
@@ -223,7 +268,7 @@ impl Writer {
         }
         let adjacency = match members[..] {
             [single] => Ok(single),
-            _ => self.make_multipath(&members, guard),
+            _ => self.make_multipath(&members, weights, guard),
         };
         let adjacency = match adjacency {
             Ok(adjacency) => adjacency,
@@ -234,9 +279,8 @@ impl Writer {
                 return Err(Full);
             }
         };
-        let next_hops: Arc<[NextHop]> = next_hops.into();
         let group = Some(Group {
-            next_hops: Arc::clone(&next_hops),
+            paths: paths.clone(),
             adjacency,
             count: 1,
         });
@@ -250,11 +294,11 @@ impl Writer {
                 self.groups.groups.len() as u32 - 1
             }
         };
-        self.groups.by_hops.insert(next_hops, number);
+        self.groups.by_paths.insert(paths, number);
         Ok(number)
     }
 
-    fn release_group(&mut self, group: u32, guard: &Guard) {
+    pub(super) fn release_group(&mut self, group: u32, guard: &Guard) {
         let Some(Some(known)) = self.groups.groups.get_mut(group as usize) else {
             return;
         };
@@ -262,8 +306,8 @@ impl Writer {
         if known.count > 0 {
             return;
         }
-        let (next_hops, adjacency) = (Arc::clone(&known.next_hops), known.adjacency);
-        self.groups.by_hops.remove(&next_hops);
+        let (paths, adjacency) = (known.paths.clone(), known.adjacency);
+        self.groups.by_paths.remove(&paths);
         self.groups.groups[group as usize] = None;
         self.groups.free.push(group);
         if let Kind::Multipath(number) = adjacency.kind() {
@@ -272,20 +316,25 @@ impl Writer {
             }
             self.groups.multipaths.give_back(number, guard);
         }
-        for next_hop in next_hops.iter() {
+        for next_hop in paths.next_hops.iter() {
             self.release_next_hop(next_hop, guard);
         }
     }
 
-    fn make_multipath(&mut self, members: &[AdjacencyIndex], guard: &Guard) -> Result<AdjacencyIndex, Full> {
+    fn make_multipath(
+        &mut self,
+        members: &[AdjacencyIndex],
+        weights: &[u8],
+        guard: &Guard,
+    ) -> Result<AdjacencyIndex, Full> {
         let limit = u32::try_from(self.tables.multipaths.limit()).unwrap_or(u32::MAX);
         let number = self.groups.multipaths.take(limit)?;
         let slot = self.tables.multipaths.get_or_grow(number, Slot::empty)?;
-        slot.replace(Some(Arc::new(Multipath::new(members))), guard);
+        slot.replace(Some(Arc::new(Multipath::new(members, weights))), guard);
         Ok(AdjacencyIndex::multipath(number))
     }
 
-    fn use_next_hop(&mut self, next_hop: &NextHop, guard: &Guard) -> Result<AdjacencyIndex, Full> {
+    pub(super) fn use_next_hop(&mut self, next_hop: &NextHop, guard: &Guard) -> Result<AdjacencyIndex, Full> {
         Ok(match next_hop {
             NextHop::Port { .. } => return self.use_link(link_of(next_hop).ok_or(Full)?, guard),
             NextHop::Tunnel(id) => match self.tunnels.get_mut(id) {
@@ -295,7 +344,11 @@ impl Writer {
                 }
                 None => AdjacencyIndex::UNREACHABLE,
             },
-            NextHop::Labelled(_) | NextHop::Vrf(_) => AdjacencyIndex::UNREACHABLE,
+            NextHop::Labelled(nhlfe) => return self.use_hop(nhlfe, guard),
+            NextHop::Vrf(id) => match self.vrf(*id, guard) {
+                Ok(vrf) => AdjacencyIndex::vrf(vrf),
+                Err(_) => return Err(Full),
+            },
             NextHop::Local => AdjacencyIndex::LOCAL,
             NextHop::Kernel => AdjacencyIndex::KERNEL,
             NextHop::Unreachable => AdjacencyIndex::UNREACHABLE,
@@ -303,7 +356,7 @@ impl Writer {
         })
     }
 
-    fn release_next_hop(&mut self, next_hop: &NextHop, guard: &Guard) {
+    pub(super) fn release_next_hop(&mut self, next_hop: &NextHop, guard: &Guard) {
         match next_hop {
             NextHop::Port { .. } => {
                 if let Some(key) = link_of(next_hop) {
@@ -311,6 +364,7 @@ impl Writer {
                 }
             }
             NextHop::Tunnel(id) => self.release_tunnel(*id, guard),
+            NextHop::Labelled(nhlfe) => self.release_hop(nhlfe, guard),
             _ => {}
         }
     }

@@ -83,9 +83,11 @@ impl Writer {
                 let spec = state.spec.as_ref()?;
                 let tunnel = view.tunnel(state.index)?;
                 let outer_mtu_bytes = tunnel.outer_mtu_bytes(self.now_seconds);
-                let inner_mtu_bytes = match view.outbound(tunnel) {
-                    Some(sa) => tunnel.inner_mtu_bytes(sa, self.now_seconds),
-                    None => spec.inner_mtu_bytes.unwrap_or(0),
+                let sa = view.outbound(tunnel);
+                let inner_mtu_bytes = if sa.is_some() || !tunnel.protected {
+                    tunnel.inner_mtu_bytes(sa, self.now_seconds)
+                } else {
+                    spec.inner_mtu_bytes.unwrap_or(0)
                 };
                 Some(Status::Tunnel(TunnelStatus {
                     tunnel: spec.id,
@@ -140,7 +142,7 @@ impl Writer {
                     vrf,
                     prefix,
                     next_hops: self.groups.next_hops(route?.group).to_vec(),
-                    weights: Vec::new(),
+                    weights: self.groups.weights(route?.group).to_vec(),
                 }))
             })
             .collect()

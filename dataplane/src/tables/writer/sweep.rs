@@ -22,6 +22,12 @@ impl Writer {
         for (vrf, prefix) in self.routes_older_than(generation) {
             removed += u64::from(self.remove_route(vrf, prefix, guard));
         }
+        for (space, label) in self.labels_older_than(generation) {
+            removed += u64::from(self.remove_ilm(space, label, guard));
+        }
+        for map in self.class_maps_older_than(generation) {
+            removed += u64::from(self.remove_class_map(map, guard));
+        }
         let old: Vec<_> = self
             .tunnels
             .iter()
@@ -46,7 +52,17 @@ impl Writer {
         for port in self.ports_older_than(generation) {
             removed += u64::from(self.remove_port(port, guard));
         }
+        let old: Vec<_> = self
+            .vrf_names
+            .iter()
+            .filter(|(_, name)| name.generation < generation)
+            .map(|(id, _)| *id)
+            .collect();
+        for vrf in old {
+            removed += u64::from(self.remove_vrf(vrf, guard));
+        }
         self.compile_policies(guard);
+        self.publish_tunnel_ends(guard);
         removed
     }
 

@@ -65,6 +65,8 @@ impl Writer {
                 "an outer TTL of 0 leaves no host".to_owned(),
             ));
         }
+        self.check_label_space(spec.labels)?;
+        self.check_tunnel_ends(&spec)?;
         let id = spec.id;
         let inner_vrf = self.vrf(spec.inner_vrf, guard)?;
         let outer_vrf = self.vrf(spec.outer_vrf, guard)?;
@@ -111,6 +113,7 @@ impl Writer {
             self.tunnel_remotes.remove(&(before_vrf, before.remote, id));
         }
         self.tunnel_remotes.insert((outer_vrf, remote, id));
+        self.note_tunnel_ends(id);
         self.resolve_tunnel(id, guard);
         self.resolve_looped(guard);
         Ok(())
@@ -139,6 +142,7 @@ impl Writer {
             slot.replace(None, guard);
         }
         self.tunnel_remotes.remove(&(outer_vrf, spec.remote, id));
+        self.forget_tunnel_ends(id);
         self.looped.remove(&id);
         if let Some(key) = neighbour {
             self.release_link(&key, guard);
@@ -283,7 +287,12 @@ impl Writer {
                         ahead.extend(group.members().iter().map(|member| (*member, nesting)));
                     }
                 }
-                Kind::Special(_) | Kind::Link(_) => {}
+                Kind::Labelled(number) => {
+                    if let Some(hop) = self.tables.hops.get(number).and_then(|hop| hop.load(guard)) {
+                        ahead.push((hop.adjacency, nesting));
+                    }
+                }
+                Kind::Vrf(_) | Kind::Special(_) | Kind::Link(_) => {}
             }
         }
         false
@@ -316,10 +325,15 @@ impl Writer {
             Kind::Midchain(next) => {
                 let view = self.tables.view(guard);
                 let tunnel = view.tunnel(next)?;
-                let sa = view.outbound(tunnel)?;
-                Some(tunnel.inner_mtu_bytes(sa, self.now_seconds))
+                let sa = view.outbound(tunnel);
+                (sa.is_some() || !tunnel.protected).then(|| tunnel.inner_mtu_bytes(sa, self.now_seconds))
             }
-            Kind::Special(_) => None,
+            Kind::Labelled(number) => {
+                let hop = self.tables.hops.get(number).and_then(|hop| hop.load(guard))?;
+                let mtu_bytes = self.mtu_of(hop.adjacency, guard)?;
+                Some(mtu_bytes.saturating_sub(hop.pushed_bytes() as u16))
+            }
+            Kind::Vrf(_) | Kind::Special(_) => None,
         }
     }
 }
