@@ -37,6 +37,7 @@ fn fault_51_installing_the_same_key_again_goes_on_where_it_was() {
     moved.udp = Some(UdpEncapsulation {
         local_port: 4500,
         remote_port: 1024,
+        checksum: false,
     });
     apply(
         &mut writer,

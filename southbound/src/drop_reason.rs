@@ -102,6 +102,8 @@ drop_reasons! {
     NotForwardable = Parse, "not_forwardable";
     /// The source address cannot be one (multicast, broadcast, unspecified, loopback).
     MartianSource = Parse, "martian_source";
+    /// The checksum of ESP in UDP over IPv6 is neither zero nor right.
+    UdpChecksum = Parse, "udp_checksum";
     /// An EtherType that no stage handles.
     UnknownEtherType = Parse, "unknown_ether_type";
     /// A VLAN tag that belongs to no port.

@@ -23,6 +23,9 @@ pub struct UdpEncapsulation {
     pub local_port: u16,
     /// The peer's port as seen here, which a NAT may have changed.
     pub remote_port: u16,
+    /// Send a UDP checksum instead of zero. Zero is usual over IPv4 (RFC 3948 section 2.1) and allowed over
+    /// IPv6 for tunnels (RFC 6935 section 5), where some middleboxes drop it.
+    pub checksum: bool,
 }
 
 /// A limit that an SA's use is measured against; `None` is no limit.

@@ -22,7 +22,7 @@ pub enum EcnPolicy {
     /// Copied out, combined back in (normal mode).
     #[default]
     Normal,
-    /// Outer Not-ECT, and an outer CE dropped (compatibility mode).
+    /// Outer Not-ECT (compatibility mode); what comes is combined back in as ever.
     Compatibility,
 }
 

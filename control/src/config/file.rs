@@ -226,6 +226,8 @@ pub(super) enum WordOrNumber {
 pub(super) struct UdpEncapsulation {
     pub(super) local_port: Option<Spanned<u16>>,
     pub(super) remote_port: Option<Spanned<u16>>,
+    #[serde(default)]
+    pub(super) checksum: bool,
 }
 
 /// `[[tunnel.sa]]`: a pair of manual SAs. The first pair of a tunnel sends; all of them receive.

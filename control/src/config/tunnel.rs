@@ -162,6 +162,7 @@ impl Tunnel {
         let udp = section.udp_encapsulation.as_ref().map(|udp| UdpEncapsulation {
             local_port: udp_port(source, udp.local_port.as_ref()),
             remote_port: udp_port(source, udp.remote_port.as_ref()),
+            checksum: udp.checksum,
         });
         let mtu_bytes = section
             .mtu

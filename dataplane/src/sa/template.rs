@@ -15,7 +15,7 @@ const UDP_PROTOCOL: u8 = 17;
 /// IP header, UDP header where ESP travels in UDP, and the SPI; in transport mode only UDP header and SPI.
 ///
 /// Lengths, the traffic class, the IPv4 identification, fragment word, TTL and checksum are zero: they are
-/// each packet's. The UDP checksum stays zero (RFC 3948 section 2.1; RFC 6935 for IPv6).
+/// each packet's. So is the UDP checksum, which most SAs leave zero (RFC 3948 section 2.1; RFC 6935 for IPv6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OuterTemplate {
     bytes: [u8; Self::MAX_BYTES],
@@ -23,6 +23,7 @@ pub struct OuterTemplate {
     header_sum: u16,
     ip_bytes: u8,
     udp_bytes: u8,
+    udp_checksum: bool,
 }
 
 impl OuterTemplate {
@@ -37,6 +38,7 @@ impl OuterTemplate {
             header_sum: 0,
             ip_bytes: 0,
             udp_bytes: 0,
+            udp_checksum: spec.udp.is_some_and(|udp| udp.checksum),
         };
         if spec.mode == Mode::Tunnel {
             template.write_ip(spec.local, spec.remote, spec.udp.is_some());
@@ -75,6 +77,13 @@ impl OuterTemplate {
     #[must_use]
     pub fn udp_bytes(&self) -> usize {
         usize::from(self.udp_bytes)
+    }
+
+    /// Whether its packets are sent with a UDP checksum.
+    #[inline]
+    #[must_use]
+    pub fn has_udp_checksum(&self) -> bool {
+        self.udp_checksum
     }
 
     /// Whether the outer header is IPv6 (false in transport mode).

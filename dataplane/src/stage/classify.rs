@@ -19,8 +19,9 @@ use wire::checksum::Sum;
 use wire::udp::{MPLS_PORT, NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
 use wire::{IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
 
-use super::Context;
+use super::{Context, esp_inner};
 use crate::batch::{Batch, Flags, Ingress, Meta, Next, Slots};
+use crate::tables::Decision;
 
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
@@ -92,8 +93,9 @@ fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
 }
 
 /// Runs the stage for the host's packets. What the host sends to one of our own addresses goes the way of everything
-/// else; its TTL is the host's business.
-pub fn run_host(batch: &mut Batch<'_>) {
+/// else; its TTL is the host's business. Multicast, such as a routing protocol's greetings, goes where a rule or a route
+/// sends it into a tunnel, and nowhere else.
+pub fn run_host(batch: &mut Batch<'_>, context: &Context<'_, '_>) {
     for slot in Slots::of(batch.take(Next::FromHost)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -105,12 +107,28 @@ pub fn run_host(batch: &mut Batch<'_>) {
         }
         match measure(frame.bytes(), is_ipv6).and_then(|packet_bytes| {
             frame.truncate(packet_bytes);
-            forwardable(frame.bytes(), is_ipv6)
+            if enters_tunnel(frame.bytes(), meta, context) {
+                Ok(())
+            } else {
+                forwardable(frame.bytes(), is_ipv6)
+            }
         }) {
             Ok(()) => batch.send(slot, Next::PolicyOut),
             Err(reason) => batch.discard(slot, reason),
         }
     }
+}
+
+/// Whether this is multicast that a rule or a route sends into a tunnel.
+fn enters_tunnel(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> bool {
+    let Some(destination) = esp_inner::destination(bytes, meta).filter(std::net::IpAddr::is_multicast) else {
+        return false;
+    };
+    let by_rule = || {
+        esp_inner::flow(bytes)
+            .is_ok_and(|flow| matches!(context.view.policy_out(meta.vrf, &flow), Decision::Protect(_)))
+    };
+    context.view.route(meta.vrf, destination).tunnel().is_some() || by_rule()
 }
 
 /// Whether the destination is one that a router sends packets to.
@@ -228,8 +246,13 @@ pub(super) fn measure(packet: &[u8], is_ipv6: bool) -> Result<usize, DropReason>
         })?;
         Ok(packet.bytes().len())
     } else {
+        let declared_bytes = packet
+            .get(2..4)
+            .map_or(0, |field| usize::from(u16::from_be_bytes([field[0], field[1]])));
+        let is_cut = declared_bytes > packet.len();
         let packet = ipv4::Packet::parse(packet).map_err(|error| match error {
             ipv4::Error::Truncated => DropReason::Truncated,
+            ipv4::Error::BadTotalLength if is_cut => DropReason::Truncated,
             _ => DropReason::MalformedIp,
         })?;
         packet.verify_checksum().map_err(|_| DropReason::IpChecksum)?;
@@ -359,8 +382,12 @@ fn ours(protocol: IpProtocol, bytes: &[u8], meta: &mut Meta) -> Result<Next, Dro
             if usize::from(packet.header.length_bytes()) != upper.len() {
                 return Err(DropReason::MalformedUdp);
             }
-            // RFC 3948 section 2: IKE behind its marker, a lone 0xff to keep a NAT's mapping, else ESP. The
-            // checksum is not looked at: the ICV covers more.
+            // RFC 6935 section 5: over IPv6 the checksum of a tunnel may be zero, else it must hold. Over IPv4 it is
+            // not looked at: a NAT may have left it behind (RFC 3948 section 2.1), and the ICV covers more.
+            if meta.flags.has(Flags::IPV6) && !checksum_holds_v6(bytes, upper) {
+                return Err(DropReason::UdpChecksum);
+            }
+            // RFC 3948 section 2: IKE behind its marker, a lone 0xff to keep a NAT's mapping, else ESP.
             match packet.payload {
                 payload if payload.starts_with(&NON_ESP_MARKER) => Ok(Next::Punt),
                 [NAT_KEEPALIVE] => Ok(Next::Punt),
@@ -376,4 +403,18 @@ fn ours(protocol: IpProtocol, bytes: &[u8], meta: &mut Meta) -> Result<Next, Dro
         IpProtocol::ICMPV6 if upper.first().is_some_and(|kind| icmp::is_error_v6(*kind)) => Ok(Next::Learn),
         _ => Ok(Next::Punt),
     }
+}
+
+/// Whether the checksum of a UDP packet is zero or right.
+fn checksum_holds_v6(bytes: &[u8], udp: &[u8]) -> bool {
+    let (Some(addresses), Some(checksum)) = (bytes.get(8..40), udp.get(6..8)) else {
+        return false;
+    };
+    checksum == [0, 0]
+        || Sum::new()
+            .bytes(addresses)
+            .word(u16::from(IpProtocol::UDP.0))
+            .word(udp.len() as u16)
+            .bytes(udp)
+            .is_valid()
 }

@@ -17,15 +17,14 @@ pub fn encapsulate(inner: TrafficClass, dscp: DscpPolicy, ecn: EcnPolicy) -> Tra
     }
 }
 
-/// The inner packet's ECN after decapsulation (RFC 6040 section 4.2, figure 4).
+/// The inner packet's ECN after decapsulation (RFC 6040 section 4.2, figure 4), whatever the mode: the peer's packets
+/// follow the peer's mode, which this end does not know.
 ///
 /// # Errors
 /// The outer header says congestion to a packet that cannot carry it on, so the packet itself has to tell: by its loss.
-/// A tunnel in compatibility mode, whose outer packets are sent as Not-ECT, takes no CE at all.
 #[inline]
-pub fn decapsulate(inner: Ecn, outer: Ecn, policy: EcnPolicy) -> Result<Ecn, DropReason> {
+pub fn decapsulate(inner: Ecn, outer: Ecn) -> Result<Ecn, DropReason> {
     match (inner, outer) {
-        (_, Ecn::Ce) if policy == EcnPolicy::Compatibility => Err(DropReason::EcnIllegal),
         (Ecn::NotEct, Ecn::Ce) => Err(DropReason::EcnIllegal),
         (_, Ecn::Ce) => Ok(Ecn::Ce),
         (Ecn::Ect0, Ecn::Ect1) => Ok(Ecn::Ect1),
@@ -49,17 +48,8 @@ mod tests {
         ];
         for (inner, row) in table {
             for (outer, expected) in [NotEct, Ect0, Ect1, Ce].into_iter().zip(row) {
-                assert_eq!(
-                    decapsulate(inner, outer, EcnPolicy::Normal).ok(),
-                    expected,
-                    "{inner:?} in {outer:?}"
-                );
+                assert_eq!(decapsulate(inner, outer).ok(), expected, "{inner:?} in {outer:?}");
             }
-        }
-        for inner in [NotEct, Ect0, Ect1, Ce] {
-            let ce = decapsulate(inner, Ce, EcnPolicy::Compatibility);
-            assert_eq!(ce, Err(DropReason::EcnIllegal));
-            assert_eq!(decapsulate(inner, NotEct, EcnPolicy::Compatibility), Ok(inner));
         }
     }
 

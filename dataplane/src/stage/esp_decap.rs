@@ -260,7 +260,7 @@ fn take_out(
         return Err(DropReason::SpiUnknown);
     };
     let next_header = match sa.mode() {
-        Mode::Tunnel => esp_inner::unwrap_tunnel(frame, meta, text_start, text_end, tunnel.ecn),
+        Mode::Tunnel => esp_inner::unwrap_tunnel(frame, meta, text_start, text_end),
         Mode::Transport => {
             let carries_ip = tunnel.encapsulation == Encapsulation::Ip;
             esp_inner::unwrap_transport(frame, meta, text_start, text_end, carries_ip)

@@ -32,11 +32,23 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     if slots == 0 {
         return;
     }
+    let summed = seal(batch, slots, context);
+    if summed != 0 {
+        for (_, frame, meta) in batch.packets_mut(summed).0 {
+            let is_ipv6 = meta.flags.has(Flags::IPV6);
+            esp_layout::write_udp_checksum(frame.bytes_mut(), usize::from(meta.upper_bytes), is_ipv6);
+        }
+    }
+}
+
+/// Lays out and seals; answers which packets still want their UDP checksum, that comes last.
+#[inline(always)]
+fn seal<'u>(batch: &mut Batch<'u>, slots: u64, context: &mut Context<'_, 'u>) -> u64 {
     let mut groups = ArrayVec::<Group<'_>, BATCH_PACKETS>::new();
     group(batch, slots, context, &mut groups);
     let grouped = groups.iter().fold(0, |slots, group| slots | group.slots);
     let mut jobs = ArrayVec::<SealJob<'_>, BATCH_PACKETS>::new();
-    let mut ready = 0;
+    let (mut ready, mut summed) = (0, 0);
     let (mut packets, mut exits) = batch.packets_mut(grouped);
     for group in &groups {
         let sa = group.sa;
@@ -45,6 +57,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let mut numbers = sa.reserve(count);
         let layout = TunnelLayout::new(&terms.template, sa.sizes(), group.tunnel);
         let egress = group.tunnel.egress();
+        if terms.template.has_udp_checksum() {
+            summed |= group.slots;
+        }
         let (before, mut bytes) = (jobs.len(), 0);
         for (slot, frame, meta) in packets.by_ref().take(count as usize) {
             let Some(sequence) = numbers.next() else {
@@ -74,15 +89,16 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     esp_aead::seal(&mut jobs);
     if jobs.iter().all(|job| job.verdict == Verdict::Done) {
         exits.send_all(ready, Next::Egress);
-        return;
-    }
-    for (slot, job) in Slots::of(ready).zip(&jobs) {
-        match job.verdict {
-            Verdict::Done => exits.send(slot, Next::Egress),
-            // The lengths are this stage's own: cannot happen, and does not leave in clear if it does.
-            _ => exits.discard(slot, DropReason::NoHeadroom),
+    } else {
+        for (slot, job) in Slots::of(ready).zip(&jobs) {
+            match job.verdict {
+                Verdict::Done => exits.send(slot, Next::Egress),
+                // The lengths are this stage's own: cannot happen, and does not leave in clear if it does.
+                _ => exits.discard(slot, DropReason::NoHeadroom),
+            }
         }
     }
+    summed & ready
 }
 
 /// Splits the packets into runs of one SA; what lost its tunnel or SA since the stage before waits like any other.

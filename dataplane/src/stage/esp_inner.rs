@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use southbound::{DropReason, EcnPolicy};
+use southbound::DropReason;
 use wire::checksum::Sum;
 use wire::flow::{Tuple, UpperSelector};
 use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6, tcp, udp};
@@ -146,7 +146,6 @@ pub fn unwrap_tunnel(
     meta: &mut Meta,
     start: usize,
     end: usize,
-    policy: EcnPolicy,
 ) -> Result<(), DropReason> {
     let outer_class = traffic_class(frame.bytes(), meta);
     let (payload_bytes, next_header) = split(frame.bytes(), start, end)?;
@@ -157,10 +156,10 @@ pub fn unwrap_tunnel(
     meta.flags.clear(Flags::IPV6);
     meta.flags.clear(Flags::IN_UDP);
     let inner_bytes = match next_header {
-        IpProtocol::IPV4 => inner_v4(frame.bytes_mut(), outer_class, policy)?,
+        IpProtocol::IPV4 => inner_v4(frame.bytes_mut(), outer_class)?,
         IpProtocol::IPV6 => {
             meta.flags.set(Flags::IPV6);
-            inner_v6(frame.bytes_mut(), outer_class, policy)?
+            inner_v6(frame.bytes_mut(), outer_class)?
         }
         _ => return Err(DropReason::NextHeaderRefused),
     };
@@ -170,11 +169,7 @@ pub fn unwrap_tunnel(
 }
 
 #[inline(always)]
-pub(super) fn inner_v4(
-    bytes: &mut [u8],
-    outer: TrafficClass,
-    policy: EcnPolicy,
-) -> Result<usize, DropReason> {
+pub(super) fn inner_v4(bytes: &mut [u8], outer: TrafficClass) -> Result<usize, DropReason> {
     let packet = ipv4::Packet::parse(bytes).map_err(|_| DropReason::InnerMalformed)?;
     packet.verify_checksum().map_err(|_| DropReason::InnerMalformed)?;
     let inner_bytes = packet.bytes().len();
@@ -182,7 +177,7 @@ pub(super) fn inner_v4(
     if matches!(packet.header.source().octets()[0], 0 | 127 | 224..) {
         return Err(DropReason::MartianSource);
     }
-    let ecn = ecn::decapsulate(class.ecn(), outer.ecn(), policy)?;
+    let ecn = ecn::decapsulate(class.ecn(), outer.ecn())?;
     if ecn != class.ecn()
         && let Some(header) = bytes.first_chunk_mut()
     {
@@ -192,11 +187,7 @@ pub(super) fn inner_v4(
 }
 
 #[inline(always)]
-pub(super) fn inner_v6(
-    bytes: &mut [u8],
-    outer: TrafficClass,
-    policy: EcnPolicy,
-) -> Result<usize, DropReason> {
+pub(super) fn inner_v6(bytes: &mut [u8], outer: TrafficClass) -> Result<usize, DropReason> {
     let packet = ipv6::Packet::parse(bytes).map_err(|_| DropReason::InnerMalformed)?;
     let inner_bytes = packet.bytes().len();
     let class = packet.header.traffic_class();
@@ -204,7 +195,7 @@ pub(super) fn inner_v6(
     if source.is_multicast() || source.is_loopback() || source.is_unspecified() {
         return Err(DropReason::MartianSource);
     }
-    let ecn = ecn::decapsulate(class.ecn(), outer.ecn(), policy)?;
+    let ecn = ecn::decapsulate(class.ecn(), outer.ecn())?;
     if ecn != class.ecn()
         && let Some(header) = bytes.first_chunk_mut()
     {

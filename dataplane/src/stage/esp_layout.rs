@@ -292,7 +292,36 @@ fn write_v6(bytes: &mut [u8], payload_bytes: u16, class: TrafficClass, hops: u8,
     header[7] = hops;
 }
 
-/// The UDP length; the checksum stays zero (RFC 3948 section 2.1, RFC 6935 section 5).
+/// The UDP checksum of a sealed packet whose UDP header stands at `at` (RFC 768, RFC 8200 section 8.1).
+pub fn write_udp_checksum(bytes: &mut [u8], at: usize, is_ipv6: bool) {
+    let Some((header, udp)) = bytes.split_at_mut_checked(at) else {
+        return;
+    };
+    let addresses = if is_ipv6 {
+        header.get(8..40)
+    } else {
+        header.get(12..20)
+    };
+    let (Some(addresses), Ok(length)) = (addresses, u16::try_from(udp.len())) else {
+        return;
+    };
+    // Its own field is zero so far.
+    let sum = Sum::new()
+        .bytes(addresses)
+        .word(u16::from(IpProtocol::UDP.0))
+        .word(length)
+        .bytes(udp);
+    // Zero would say that there is none.
+    let checksum = match sum.checksum() {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    if let Some(field) = udp.get_mut(6..8) {
+        field.copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+/// The UDP length; the checksum stays zero until all else is written.
 #[inline(always)]
 fn write_udp_length(bytes: &mut [u8], at: usize, udp_bytes: usize) {
     if udp_bytes == 0 {

@@ -126,7 +126,7 @@ const MAX_ROUNDS: usize = 4;
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     for _ in 0..MAX_ROUNDS {
         classify::run(batch, context);
-        classify::run_host(batch);
+        classify::run_host(batch, context);
         reassemble::run(batch, context);
         esp_decap::run(batch, context);
         tunnel_decap::run(batch, context);

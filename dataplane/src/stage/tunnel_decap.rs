@@ -86,10 +86,10 @@ fn take_out(frame: &mut Frame<'_>, meta: &mut Meta, context: &Context<'_, '_>) -
             meta.flags.set(Flags::LABELLED);
             return Ok(Next::Labels);
         }
-        Payload::V4 => esp_inner::inner_v4(frame.bytes_mut(), received.class, tunnel.ecn)?,
+        Payload::V4 => esp_inner::inner_v4(frame.bytes_mut(), received.class)?,
         Payload::V6 => {
             meta.flags.set(Flags::IPV6);
-            esp_inner::inner_v6(frame.bytes_mut(), received.class, tunnel.ecn)?
+            esp_inner::inner_v6(frame.bytes_mut(), received.class)?
         }
     };
     frame.truncate(inner_bytes);

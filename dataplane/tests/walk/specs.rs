@@ -65,6 +65,7 @@ pub fn sa(transform: Transform, mode: Mode, outer_is_ipv6: bool, in_udp: bool, e
         udp: in_udp.then_some(UdpEncapsulation {
             local_port: 4500,
             remote_port: 4500,
+            checksum: false,
         }),
         transform,
         key: KeyMaterial::new(

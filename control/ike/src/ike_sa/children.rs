@@ -100,6 +100,7 @@ impl IkeSa {
         self.nat.any().then_some(UdpEncapsulation {
             local_port: self.local.port(),
             remote_port: self.remote.port(),
+            checksum: false,
         })
     }
 
