@@ -11,7 +11,7 @@ use dataplane::stage::{esp_inner, esp_layout};
 use dataplane::tables::VrfIndex;
 use dataplane::xsk::Umem;
 use esp_aead::{OpenJob, OpenKey, SealJob, SealKey, Verdict};
-use southbound::{EcnPolicy, Encryption, Integrity, Mode, Transform};
+use southbound::{Encryption, Integrity, Mode, Transform};
 use walk::packets::{Ip, upper_checksum_holds};
 use walk::specs;
 
@@ -109,7 +109,7 @@ fn round_trip(umem: &'static Umem, case: &Case) {
     let start = at + 8 + usize::from(sizes.iv_bytes);
     let end = frame.len() - usize::from(sizes.icv_bytes);
     match case.mode {
-        Mode::Tunnel => esp_inner::unwrap_tunnel(&mut frame, &mut meta, start, end, EcnPolicy::Normal),
+        Mode::Tunnel => esp_inner::unwrap_tunnel(&mut frame, &mut meta, start, end),
         Mode::Transport => esp_inner::unwrap_transport(&mut frame, &mut meta, start, end, false),
     }
     .unwrap();
