@@ -382,6 +382,29 @@ mod tests {
     }
 
     #[test]
+    fn fault_36_name_constraints_hold_and_unknown_ones_refuse() {
+        let constrained = |subtree: rcgen::GeneralSubtree, names: &[&str]| {
+            let (_, mut params, key) = issue(&[], None, true);
+            params.name_constraints = Some(rcgen::NameConstraints {
+                permitted_subtrees: vec![subtree],
+                excluded_subtrees: vec![],
+            });
+            let ca = params.self_signed(&key).unwrap().der().to_vec();
+            let issuer = rcgen::Issuer::new(params, key);
+            let (leaf, ..) = issue(names, Some(&issuer), false);
+            let authorities = [Authority::parse(&ca).unwrap()];
+            verify_chain(&Certificate::parse(&leaf).unwrap(), &[], &authorities, &[], NOW)
+        };
+        let below = || rcgen::GeneralSubtree::DnsName("example.org".into());
+        assert!(constrained(below(), &["gw.example.org"]).is_ok());
+        assert!(constrained(below(), &["gw.example.net"]).is_err());
+        assert!(constrained(below(), &["gw.example.org", "gw.example.net"]).is_err());
+        let net = rcgen::GeneralSubtree::IpAddress(rcgen::CidrSubnet::V4([10, 0, 0, 0], [255, 0, 0, 0]));
+        assert!(constrained(net.clone(), &["10.1.2.3"]).is_ok());
+        assert!(constrained(net, &["192.0.2.1"]).is_err());
+    }
+
+    #[test]
     fn revoked_certificates_are_refused() {
         let (ca, mut ca_params, ca_key) = issue(&[], None, true);
         ca_params.key_usages = vec![

@@ -149,8 +149,8 @@ pub enum Event {
         peer: Identity,
         /// Who it says it is in EAP.
         user: String,
-        /// The EAP packet, whole.
-        packet: Vec<u8>,
+        /// The EAP packet, whole. Some methods have a password in it (EAP-GTC), so it is treated like one.
+        packet: southbound::KeyMaterial,
     },
     /// A line for a key log file in Wireshark's `ikev2_decryption_table` format; only where the configuration asks.
     KeyLog(String),

@@ -59,7 +59,7 @@ pub(crate) fn protect(
     Ok(out)
 }
 
-fn seal_one(
+pub(crate) fn seal_one(
     protector: &mut Protector,
     header: &Header,
     first_inner: u8,

@@ -127,3 +127,7 @@ impl IkeKeys {
         ))
     }
 }
+
+#[cfg(test)]
+#[path = "keymat_vectors.rs"]
+mod vectors;

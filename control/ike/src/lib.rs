@@ -33,6 +33,8 @@ pub use config::{
 pub use credential::{Credential, Credentials};
 pub use crypto::random::{Random, SystemRandom};
 pub use crypto::signature::{RsaScheme, SigningKey};
+#[cfg(any(test, feature = "testing"))]
+pub use endpoint::Impaired;
 pub use endpoint::{Endpoint, IkeSummary};
 pub use error::{Error, Result};
 pub use event::{ChildSummary, Counters, EapAnswer, Event, SaId, Transmit};

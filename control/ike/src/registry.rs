@@ -23,8 +23,9 @@ pub(crate) struct Registry {
     selected: HashMap<TunnelId, u32>,
     /// Tunnels whose pair in use went while its IKE SA had no other.
     orphaned: BTreeSet<TunnelId>,
-    /// Dynamic tunnels by IKE SA lineage and child name.
-    tunnels: BTreeSet<u32>,
+    /// Dynamic tunnels so far, and those of them that are free again.
+    tunnels_made: u32,
+    free_tunnels: BTreeSet<u32>,
     /// Leased addresses and whose they are.
     leases: BTreeMap<IpAddr, Lease>,
     by_holder: HashMap<String, BTreeSet<IpAddr>>,
@@ -128,22 +129,26 @@ impl Registry {
 
     /// The lowest free dynamic tunnel.
     pub(crate) fn new_tunnel(&mut self, config: &EndpointConfig) -> Option<TunnelId> {
-        let mut candidate = config.dynamic_tunnels.start;
-        for used in self.tunnels.range(config.dynamic_tunnels.clone()) {
-            if *used != candidate {
-                break;
-            }
-            candidate = candidate.checked_add(1)?;
+        if let Some(tunnel) = self.free_tunnels.pop_first() {
+            return Some(TunnelId(tunnel));
         }
-        if !config.dynamic_tunnels.contains(&candidate) {
+        let tunnel = config.dynamic_tunnels.start.checked_add(self.tunnels_made)?;
+        if !config.dynamic_tunnels.contains(&tunnel) {
             return None;
         }
-        self.tunnels.insert(candidate);
-        Some(TunnelId(candidate))
+        self.tunnels_made += 1;
+        Some(TunnelId(tunnel))
     }
 
-    pub(crate) fn release_tunnel(&mut self, tunnel: TunnelId) {
-        self.tunnels.remove(&tunnel.0);
+    /// A dynamic tunnel is free again.
+    pub(crate) fn release_tunnel(&mut self, config: &EndpointConfig, tunnel: TunnelId) {
+        let made = tunnel
+            .0
+            .checked_sub(config.dynamic_tunnels.start)
+            .is_some_and(|index| index < self.tunnels_made);
+        if made {
+            self.free_tunnels.insert(tunnel.0);
+        }
     }
 
     /// Leases an address of a pool: the holder's former one where it is free, else the first that nobody ever had,
@@ -303,7 +308,8 @@ mod tests {
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(5)));
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(6)));
         assert_eq!(registry.new_tunnel(&config), None);
-        registry.release_tunnel(TunnelId(5));
+        registry.release_tunnel(&config, TunnelId(5));
+        registry.release_tunnel(&config, TunnelId(9));
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(5)));
     }
 }

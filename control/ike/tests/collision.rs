@@ -69,7 +69,7 @@ fn lose_first(net: &mut Network, from: usize, exchange: u8, response: bool) {
 }
 
 #[test]
-fn both_rekey_the_child() {
+fn fault_24_and_26_both_rekey_the_child() {
     // A: CREATE_CHILD_SA { N(REKEY_SA) } -->    <-- B: CREATE_CHILD_SA { N(REKEY_SA) }
     // A: response -->                           <-- B: response
     // The side whose exchange has the lowest nonce deletes its new pair, the other the old one.
@@ -142,7 +142,7 @@ fn one_rekeys_the_child_that_the_other_deletes() {
 }
 
 #[test]
-fn both_rekey_the_ike_sa() {
+fn fault_24_and_26_both_rekey_the_ike_sa() {
     // A: CREATE_CHILD_SA { SA(IKE) } -->    <-- B: CREATE_CHILD_SA { SA(IKE) }
     for seed in 0..40 {
         let mut net = established(seed);

@@ -177,7 +177,7 @@ impl Offer {
     }
 }
 
-fn agree(method: KeMethod, key: &agreement::PrivateKey, peer: &[u8]) -> Result<KeyMaterial> {
+pub(super) fn agree(method: KeMethod, key: &agreement::PrivateKey, peer: &[u8]) -> Result<KeyMaterial> {
     let algorithm = method.agreement().ok_or_else(|| method.bad_value())?;
     let mut point = Vec::with_capacity(peer.len() + 1);
     let length = match method {
@@ -295,6 +295,37 @@ mod tests {
         assert_eq!(
             secret.expose(),
             bytes("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+        );
+    }
+
+    #[test]
+    fn rfc_5903_section_8_2_and_8_3() {
+        let secret = agreed(
+            KeMethod::Ecp384,
+            "099F3C7034D4A2C699884D73A375A67F7624EF7C6B3C0F160647B67414DCE655E35B538041E649EE3FAEF896783AB194",
+            "E558DBEF53EECDE3D3FCCFC1AEA08A89A987475D12FD950D83CFA41732BC509D0D1AC43A0336DEF96FDA41D0774A3571\
+             DCFBEC7AACF3196472169E838430367F66EEBE3C6E70C416DD5F0C68759DD1FFF83FA40142209DFF5EAAD96DB9E6386C",
+        );
+        assert_eq!(
+            secret.expose(),
+            bytes(
+                "11187331C279962D93D604243FD592CB9D0A926F422E47187521287E7156C5C4D603135569B9E9D09CF5D4A270F59746"
+            )
+        );
+        let secret = agreed(
+            KeMethod::Ecp521,
+            "0037ADE9319A89F4DABDB3EF411AACCCA5123C61ACAB57B5393DCE47608172A095AA85A30FE1C2952C6771D937BA9777\
+             F5957B2639BAB072462F68C27A57382D4A52",
+            "00D0B3975AC4B799F5BEA16D5E13E9AF971D5E9B984C9F39728B5E5739735A219B97C356436ADC6E95BB0352F6BE64A6\
+             C2912D4EF2D0433CED2B6171640012D9460F015C68226383956E3BD066E797B623C27CE0EAC2F551A10C2C724D985207\
+             7B87220B6536C5C408A1D2AEBB8E86D678AE49CB57091F4732296579AB44FCD17F0FC56A",
+        );
+        assert_eq!(
+            secret.expose(),
+            bytes(
+                "01144C7D79AE6956BC8EDB8E7C787C4521CB086FA64407F97894E5E6B2D79B04D1427E73CA4BAA240A34786859810C06\
+                 B3C715A3A8CC3151F2BEE417996D19F3DDEA"
+            )
         );
     }
 

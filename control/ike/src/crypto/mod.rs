@@ -8,3 +8,5 @@ pub(crate) mod prf;
 pub(crate) mod random;
 mod rsa_legacy;
 pub(crate) mod signature;
+#[cfg(test)]
+mod vectors;

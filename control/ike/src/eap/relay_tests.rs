@@ -90,7 +90,7 @@ fn carry(hosts: &mut [Endpoint; 2], now: Instant) -> Vec<(crate::SaId, Vec<u8>, 
         }
         while let Some(event) = gateway.poll_event() {
             if let Event::EapRequest { sa, packet, user, .. } = event {
-                asked.push((sa, packet, user));
+                asked.push((sa, packet.expose().to_vec(), user));
             }
         }
         if idle {

@@ -31,9 +31,9 @@ fn strike(listing: &mut HashMap<String, BTreeSet<SaId>>, key: &str, id: SaId) {
     }
 }
 
-/// Names compare without case.
-fn peer_key(identity: &Identity) -> String {
-    identity.to_string().to_ascii_lowercase()
+/// A peer of a connection. Its names compare without case.
+fn peer_key(connection: &str, identity: &Identity) -> String {
+    format!("{connection}\n{}", identity.to_string().to_ascii_lowercase())
 }
 
 impl Census {
@@ -49,7 +49,11 @@ impl Census {
         self.forget(sa.id);
         let entry = Entry {
             connection: sa.connection.name.clone(),
-            peer: sa.remote_id.as_ref().filter(|_| authenticated).map(peer_key),
+            peer: sa
+                .remote_id
+                .as_ref()
+                .filter(|_| authenticated)
+                .map(|identity| peer_key(&sa.connection.name, identity)),
         };
         self.of_connection
             .entry(entry.connection.clone())
@@ -75,12 +79,9 @@ impl Census {
         self.of_connection.get(name).into_iter().flatten().copied()
     }
 
-    /// Authenticated SAs of a peer, of whatever connection, oldest first.
-    pub(super) fn of_peer(&self, identity: &Identity) -> impl Iterator<Item = SaId> + '_ {
-        self.of_peer
-            .get(&peer_key(identity))
-            .into_iter()
-            .flatten()
-            .copied()
+    /// Authenticated SAs of a connection with one peer, oldest first.
+    pub(super) fn of_peer(&self, connection: &str, identity: &Identity) -> impl Iterator<Item = SaId> + '_ {
+        let ids = self.of_peer.get(&peer_key(connection, identity));
+        ids.into_iter().flatten().copied()
     }
 }

@@ -110,7 +110,7 @@ impl Endpoint {
         }
         self.set_retry(&connection.name, None);
         let of_peer: Vec<SaId> = match &remote_id {
-            Some(peer) => self.census.of_peer(peer).collect(),
+            Some(peer) => self.census.of_peer(&connection.name, peer).collect(),
             None => Vec::new(),
         };
         let others: Vec<(SaId, bool, u64, bool)> = of_peer

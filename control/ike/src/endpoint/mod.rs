@@ -8,11 +8,15 @@ mod admission;
 mod census;
 mod command;
 mod directory;
+#[cfg(any(test, feature = "testing"))]
+mod impair;
 mod lifecycle;
 mod report;
 mod stateless;
 
 pub(crate) use directory::Directory;
+#[cfg(any(test, feature = "testing"))]
+pub use impair::Impaired;
 pub use report::IkeSummary;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -111,7 +111,7 @@ impl IkeSa {
                 remote: self.remote,
                 peer,
                 user,
-                packet: packet.to_bytes(),
+                packet: KeyMaterial::new(packet.to_bytes()),
             });
             return Ok(None);
         }

@@ -268,7 +268,7 @@ impl IkeSa {
         if !others {
             let config = self.connection.child(&child.name);
             if config.is_none_or(|config| config.tunnel.is_none()) {
-                ctx.registry.release_tunnel(child.tunnel());
+                ctx.registry.release_tunnel(ctx.config, child.tunnel());
             }
         }
         ctx.events.push_back(Event::ChildDown {
