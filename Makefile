@@ -31,6 +31,12 @@ test-vm: ## zero-copy on igb and virtio NICs, in a virtual machine without KVM; 
 	cargo test -p bench --test vm --no-run
 	timeout --foreground 900 cargo test -p bench --test vm -- --test-threads 1
 
+test-vlan: ## VLAN ports with the kernel's VLAN links in namespaces; needs a kernel that has them (8021q)
+	scripts/packages build demo
+	modprobe 8021q || [ -e /proc/net/vlan ]
+	cargo build --workspace --bins
+	cargo test -p bench --test vlan -- --test-threads 1
+
 loom: ## the concurrency models: replay window, sequence numbers, rings, publication
 	scripts/packages build
 	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --target-dir target/loom loom_
@@ -59,4 +65,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo ebpf test test-vm loom bench bench-pipeline ike-sim fuzz lint
+.PHONY: help build demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint

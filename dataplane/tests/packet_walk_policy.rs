@@ -170,3 +170,17 @@ fn between_protected_ports_and_to_the_host_nothing_is_crossed() {
     gateway.turn();
     assert_eq!(gateway.collect(LAN).len(), 1);
 }
+
+/// What a rule lets pass does not take along what follows it to the same neighbour in the same batch.
+#[test]
+fn the_rule_of_one_packet_is_not_that_of_the_next() {
+    let mut gateway = Gateway::numbered(1);
+    gateway.apply(rule(1, "10.1.0.0/16", "198.51.100.0/24", PolicyAction::Bypass));
+    for destination in ["198.51.100.7", "203.0.113.9", "198.51.100.8", "203.0.113.9"] {
+        gateway.deliver(LAN, &Ip::udp("10.1.0.5", destination, 100).bytes());
+    }
+    gateway.turn();
+    let left: Vec<u8> = gateway.collect(WAN).iter().map(|packet| packet[19]).collect();
+    assert_eq!(left, [7, 8]);
+    assert_eq!(gateway.drops(), [(NO_MATCH, 2)]);
+}

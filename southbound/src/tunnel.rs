@@ -29,7 +29,7 @@ pub enum EcnPolicy {
 /// The outer IPv4 header's don't-fragment bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DfPolicy {
-    /// Copied from the inner IPv4 header; set for inner IPv6.
+    /// Copied from the inner IPv4 header; set for inner IPv6 above 1280 bytes, which every link has to carry.
     #[default]
     Copy,
     /// Always set.

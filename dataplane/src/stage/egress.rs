@@ -24,6 +24,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let is_labelled = meta.flags.has(Flags::LABELLED);
         if let Some((known, neighbour)) = before
             && known == meta.adjacency
+            && !meta.flags.has(Flags::UNRULED)
             && frame.len() <= usize::from(neighbour.mtu_bytes)
         {
             let written = if is_labelled {
@@ -62,8 +63,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
                     Err(reason) => batch.discard(slot, reason),
                 }
             }
-            // An outer packet is cut to its path before it is sealed; what is too long now met a smaller port since.
-            Adjacency::Neighbour(_) if meta.flags.has(Flags::OUTER) => {
+            // An outer packet is fitted to its path before it is sealed, unless it may be cut outside; what is too long now
+            // met a smaller port since.
+            Adjacency::Neighbour(_) if meta.flags.has(Flags::OUTER) && !may_be_cut(frame.bytes(), meta) => {
                 batch.discard(slot, DropReason::PortMtu)
             }
             Adjacency::Neighbour(neighbour) => {
@@ -104,6 +106,12 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         }
     }
     batch.send_all(leaving, Next::Transmit);
+}
+
+/// Whether this is IPv4 without DF.
+#[cold]
+fn may_be_cut(bytes: &[u8], meta: &Meta) -> bool {
+    !meta.flags.has(Flags::IPV6) && bytes.get(6).is_some_and(|flags| flags & 0x40 == 0)
 }
 
 /// Whether this way leads to the unprotected side.

@@ -12,6 +12,10 @@ use crate::xsk::Frame;
 /// The IPv4 flag "don't fragment", in the word of flags and offset.
 const DONT_FRAGMENT: u16 = 0x4000;
 
+/// What every link carries of IPv6 (RFC 8200 section 5), so also a tunnel whose path is narrower: its outer IPv4 packets
+/// are then fragmented (RFC 2473 section 7.1).
+pub const IPV6_MINIMUM_BYTES: u16 = 1280;
+
 /// How the packets of one SA in tunnel mode are laid out.
 pub struct TunnelLayout<'w> {
     template: &'w OuterTemplate,
@@ -264,8 +268,9 @@ impl InnerFields {
             Self {
                 class: TrafficClass(head[0] << 4 | head[1] >> 4),
                 hops: head[7],
-                // IPv6 packets are fragmented by their sender only.
-                dont_fragment: true,
+                // IPv6 packets are fragmented by their sender only; but what every link has to carry may be cut outside.
+                dont_fragment: usize::from(u16::from_be_bytes([head[4], head[5]])) + ipv6::HEADER_BYTES
+                    > usize::from(IPV6_MINIMUM_BYTES),
                 // RFC 6438: the flow label keeps the flows within the tunnel apart for those who share load.
                 label: [head[1] & 0x0f, head[2], head[3]],
             }

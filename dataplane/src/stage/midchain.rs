@@ -5,9 +5,10 @@
 //! has no SA yet; [`Next::Error`] where it is too big and must not be fragmented. What is too big and may be, is: before
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
-use southbound::{DropReason, Encapsulation, Mode, WorkerCounter};
+use southbound::{DfPolicy, DropReason, Encapsulation, Mode, WorkerCounter};
 use wire::IpProtocol;
 
+use super::esp_layout::IPV6_MINIMUM_BYTES;
 use super::{Context, fit};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::mss_clamp;
@@ -72,6 +73,8 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             if is_labelled {
                 // It was held against the tunnel's MTU where its labels were decided.
                 batch.discard(slot, DropReason::TooBig);
+            } else if open.takes_minimum(meta, frame.len()) {
+                batch.send(slot, Next::Encap);
             } else {
                 too_big(batch, slot, open, context);
             }
@@ -107,9 +110,31 @@ fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>
     Ok(Open { tunnel, mtu_bytes })
 }
 
+impl Open<'_> {
+    /// Whether this is IPv6 of a size that a tunnel must carry however narrow its path is: outside it is IPv4, which can be
+    /// cut. (Over IPv6 it is not: such a path has room for 1280 bytes of outer packet.)
+    fn takes_minimum(&self, meta: &Meta, packet_bytes: usize) -> bool {
+        packet_bytes <= usize::from(IPV6_MINIMUM_BYTES) && self.least_mtu_bytes(meta) != 0
+    }
+
+    /// The MTU that senders can rely on, whatever the path says.
+    fn least_mtu_bytes(&self, meta: &Meta) -> u16 {
+        let tunnel = self.tunnel;
+        let is_cut_outside = tunnel.mode == Mode::Tunnel
+            && tunnel.encapsulation == Encapsulation::Esp
+            && tunnel.remote.is_ipv4()
+            && tunnel.df != DfPolicy::Set;
+        if is_cut_outside && meta.flags.has(Flags::IPV6) {
+            IPV6_MINIMUM_BYTES
+        } else {
+            0
+        }
+    }
+}
+
 #[cold]
 fn too_big<'u>(batch: &mut Batch<'u>, slot: usize, open: Open<'_>, context: &mut Context<'_, 'u>) {
-    let mtu_bytes = open.mtu_bytes;
+    let mtu_bytes = open.mtu_bytes.max(open.least_mtu_bytes(batch.meta(slot)));
     if open.tunnel.mode == Mode::Transport && open.tunnel.encapsulation == Encapsulation::Esp {
         batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
     } else {
