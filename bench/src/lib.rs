@@ -2,6 +2,7 @@
 //! daemons as processes, traffic and reports. Starts the daemons, never links them.
 
 pub mod eavesdropper;
+pub mod freeradius;
 pub mod gateway;
 pub mod http;
 pub mod iperf;

@@ -1,5 +1,7 @@
 //! The configuration of the two gateways of [`crate::topology`] with a tunnel negotiated by IKEv2.
 
+use crate::pki::{KeyKind, Pki};
+
 /// A connection between the two sites, the same on both gateways but for the point of view.
 #[derive(Clone, Debug)]
 pub struct Negotiated {
@@ -18,7 +20,46 @@ pub struct Negotiated {
 /// The file of [`Negotiated::preshared`]'s secret.
 pub const PSK_FILE: &str = "site.psk";
 
+/// The files of one gateway by name, text and all.
+pub type Secrets = Vec<(String, String)>;
+
 impl Negotiated {
+    /// Each end shows a certificate of one authority, which lives as long as this call; the files of gateway 1 and of
+    /// gateway 2.
+    ///
+    /// # Errors
+    /// Where no key can be made.
+    pub fn certified(kind: KeyKind) -> Result<(Self, [Secrets; 2]), rcgen::Error> {
+        let pki = Pki::new()?;
+        let files = |number: u8| -> Result<Secrets, rcgen::Error> {
+            let own = pki.issue(&format!("gateway-{number}.example"), kind)?;
+            Ok(vec![
+                ("ca.pem".to_owned(), pki.certificate()),
+                ("own.pem".to_owned(), own.certificate),
+                ("own.key".to_owned(), own.key),
+            ])
+        };
+        let terms = Self {
+            file_lines: r#"[[authority]]
+certificate_file = "{folder}/ca.pem"
+
+[[credential]]
+name = "own"
+certificate_file = "{folder}/own.pem"
+key_file = "{folder}/own.key"
+"#
+            .to_owned(),
+            connection_lines: r#"auth = "certificate"
+credential = "own"
+local_id = "gateway-{number}.example"
+remote_id = "gateway-{peer}.example"
+"#
+            .to_owned(),
+            ..Self::preshared()
+        };
+        Ok((terms, [files(1)?, files(2)?]))
+    }
+
     /// Both ends know one secret, which is the text of [`PSK_FILE`].
     #[must_use]
     pub fn preshared() -> Self {

@@ -15,7 +15,7 @@ use crate::process::{Process, wait_until};
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Listed, so that none is loaded that would touch the host; libipsec comes before netlink, which then leaves SAs to it.
-const PLUGINS: &str = "random nonce aes sha1 sha2 sha3 md4 md5 des mgf1 hmac kdf gcm ccm ctr chapoly cmac xcbc curve25519 \
+const PLUGINS: &str = "random nonce aes sha1 sha2 md5 mgf1 hmac kdf gcm ccm ctr chapoly cmac xcbc curve25519 \
     drbg gmp openssl pem pkcs1 pkcs8 x509 constraints revocation pubkey kernel-libipsec kernel-netlink socket-default \
     vici updown attr eap-identity eap-mschapv2 eap-tls counters";
 
@@ -49,6 +49,8 @@ pub struct Files {
 pub struct StrongSwan {
     namespace: String,
     folder: PathBuf,
+    /// The root that it runs in, where that is not the machine's.
+    root: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -58,7 +60,27 @@ impl StrongSwan {
     /// # Errors
     /// See [`PeerError`].
     pub fn start(namespace: &Namespace, files: &Files) -> Result<Self, PeerError> {
-        let folder = std::env::temp_dir().join(format!("charon-{}", namespace.name()));
+        Self::start_in(None, namespace, files)
+    }
+
+    /// The same with the strongSwan 6.1 of the root that `bench/strongswan61/prepare` makes.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub fn start_6_1(namespace: &Namespace, files: &Files) -> Result<Self, PeerError> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("strongswan61/prepare");
+        run(&mut Command::new(script))?;
+        let cache = std::env::var_os("PENSTOCK_STRONGSWAN61")
+            .map_or_else(|| PathBuf::from("/var/tmp/penstock-strongswan61"), PathBuf::from);
+        Self::start_in(Some(cache.join("root")), namespace, files)
+    }
+
+    fn start_in(root: Option<PathBuf>, namespace: &Namespace, files: &Files) -> Result<Self, PeerError> {
+        let name = format!("charon-{}", namespace.name());
+        let folder = match &root {
+            Some(root) => root.join("var/peers").join(name),
+            None => std::env::temp_dir().join(name),
+        };
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         for name in [
             "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private", "rsa", "ecdsa",
@@ -77,6 +99,7 @@ impl StrongSwan {
         let mut peer = Self {
             namespace: namespace.name().to_owned(),
             folder,
+            root,
             process: None,
         };
         peer.connections(&files.connections)?;
@@ -93,7 +116,10 @@ impl StrongSwan {
     pub fn restart(&mut self) -> Result<(), PeerError> {
         let socket = self.folder.join("vici.sock");
         let _ = fs::remove_file(&socket);
-        let mut command = self.inside("/usr/sbin/charon-systemd");
+        let mut command = match &self.root {
+            None => self.inside("/usr/sbin/charon-systemd"),
+            Some(root) => self.in_root(root),
+        };
         command.env_remove("NOTIFY_SOCKET");
         let process = Process::spawn(command, &self.folder.join("charon.out"))?;
         self.process = Some(process);
@@ -155,6 +181,19 @@ impl StrongSwan {
             process.kill()?;
         }
         Ok(())
+    }
+
+    /// charon in a mount namespace of its own, where the root's devices are the machine's.
+    fn in_root(&self, root: &Path) -> Command {
+        let conf = Path::new("/").join(self.folder.strip_prefix(root).unwrap_or(&self.folder));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, "unshare", "-m", "sh", "-ec"]);
+        command.arg(
+            r#"mount --make-rprivate /; mount --bind /dev "$1/dev"; mount -t proc proc "$1/proc"
+            exec chroot "$1" env STRONGSWAN_CONF="$2/strongswan.conf" /usr/sbin/charon-systemd"#,
+        );
+        command.arg("charon").arg(root).arg(conf);
+        command
     }
 
     fn inside(&self, program: &str) -> Command {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bench::eavesdropper::{Capture, Eavesdropper, Kind};
 use bench::gateway::{Dataplane, Gateway};
 use bench::iperf::{Load, Measurement, measure};
+use bench::negotiated::Negotiated;
+use bench::pki::KeyKind;
 use bench::process::wait_until;
-use bench::site_to_site::SiteToSite;
 use bench::topology::{Links, Topology};
 use clap::Parser;
 
@@ -43,19 +44,19 @@ fn main() -> ExitCode {
 fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
     println!("Making host A - gateway 1 - internet - gateway 2 - host B ...");
     let topology = Topology::named("penstock-demo", Links::default())?;
-    let site_to_site = SiteToSite::new("aes128gcm16", 20)?;
+    println!("Making an authority and a certificate for each gateway ...");
+    let (tunnel, secrets) = Negotiated::certified(KeyKind::P256)?;
     let cores = [0, u16::try_from(std::thread::available_parallelism()?.get() - 1)?];
     let start = |namespace, number: u8| {
         let dataplane = Dataplane {
             cores: vec![cores[usize::from(number - 1)]],
             ..Dataplane::default()
         };
-        Gateway::start(
-            namespace,
-            &site_to_site.configuration(number),
-            &site_to_site.secrets(),
-            dataplane,
-        )
+        let secrets: Vec<(&str, &str)> = secrets[usize::from(number - 1)]
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
+        Gateway::start(namespace, &tunnel.configuration(number), &secrets, dataplane)
     };
     let gateway_1 = start(&topology.gateway_1, 1)?;
     let gateway_2 = start(&topology.gateway_2, 2)?;
@@ -75,6 +76,8 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
         .into());
     }
 
+    println!("The gateways have negotiated a tunnel by IKEv2:");
+    print!("{}", gateway_1.penstock(&["log"])?);
     println!("Sending, while an eavesdropper listens on the internet ...");
     let file = std::env::temp_dir().join(format!("{}.pcap", topology.internet.name()));
     let ear = Eavesdropper::listen(&topology.internet, "g1", &file, 128)?;
@@ -116,7 +119,7 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
     print_traffic(&pings, &measurements);
     for (name, gateway) in gateways {
         println!("\n{name}");
-        for table in ["ports", "sa", "drops"] {
+        for table in ["ike", "sa", "ports", "drops"] {
             println!("{}", gateway.penstock(&["show", table])?.trim_end());
         }
     }

@@ -4,7 +4,9 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::connection::{AuthoritySection, ConnectionSection, CredentialSection, IkeSection, SecretSection};
+use super::connection::{
+    AuthoritySection, ConnectionSection, CredentialSection, IkeSection, RadiusSection, SecretSection,
+};
 use super::mpls::{ClassMapSection, FpmSection, LabelSection, LeakSection, RouteSection};
 
 /// One file. Sections that stand once may stand in any one of the files.
@@ -36,6 +38,8 @@ pub(super) struct File {
     pub(super) credential: Vec<CredentialSection>,
     #[serde(default)]
     pub(super) secret: Vec<SecretSection>,
+    #[serde(default)]
+    pub(super) radius: Vec<RadiusSection>,
     #[serde(default)]
     pub(super) connection: Vec<Spanned<ConnectionSection>>,
 }

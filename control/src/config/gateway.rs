@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use southbound::{IpPrefix, PolicyDefault, VrfId};
 use toml::Spanned;
 
-use super::connection::{Connection, IkeSettings};
+use super::connection::{Connection, IkeSettings, RadiusServer};
 use super::file::{DefaultAction, File};
 use super::key_file::KeyAccess;
 use super::metrics::Metrics;
@@ -62,6 +62,8 @@ pub struct Gateway {
     pub connections: Vec<Connection>,
     /// What concerns all connections.
     pub ike: IkeSettings,
+    /// Servers that authenticate EAP peers, asked in turn.
+    pub radius: Vec<RadiusServer>,
     /// What proves identities; shows no secret.
     pub credentials: ike::Credentials,
     /// Remarks that are no faults.
@@ -248,6 +250,7 @@ impl Builder {
                 tunnels: Vec::new(),
                 connections: Vec::new(),
                 ike: IkeSettings::default(),
+                radius: Vec::new(),
                 credentials: ike::Credentials::new(),
                 notes: Vec::new(),
                 policies: Vec::new(),

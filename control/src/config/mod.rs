@@ -19,7 +19,7 @@ mod selector;
 mod source;
 mod tunnel;
 
-pub use connection::{ChildTunnel, Connection, IkeSettings, Remote};
+pub use connection::{ChildTunnel, Connection, IkeSettings, RadiusServer, Remote};
 pub use gateway::{Admin, Gateway, Loaded};
 pub use key_file::KeyAccess;
 pub use metrics::{Metrics, MetricsTls, MetricsUser};

@@ -165,7 +165,7 @@ impl Daemon {
         let mut fpm =
             fpm::Listener::open(super::routing::settings(&gateway)).map_err(fault("the FPM listener"))?;
         fpm.set_rules(super::routing::rules(&gateway));
-        let ike = Driver::open(&gateway.ike).map_err(fault("the key log"))?;
+        let ike = Driver::open(&gateway.ike, &gateway.state_directory).map_err(fault("the key log"))?;
         let server = Server::open(&gateway.admin).map_err(fault("the admin socket"))?;
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));

@@ -113,6 +113,13 @@ impl Driver {
                 loaded.is_loaded = true;
                 self.endpoint.add_connection(now, loaded.engine.clone());
             }
+            // What an earlier process left serves until this one has negotiated its own.
+            for tunnel in loaded.engine.children.iter().filter_map(|child| child.tunnel) {
+                if self.unserved.remove(&tunnel) | self.books.has_inherited(tunnel) {
+                    // A tunnel whose peer alone initiates waits for the peer.
+                    let _ = self.endpoint.acquire(now, tunnel);
+                }
+            }
         }
     }
 

@@ -219,6 +219,11 @@ impl Books {
         self.inherited.values().map(Vec::len).sum()
     }
 
+    /// Whether a tunnel lives on SAs of an earlier process.
+    pub(super) fn has_inherited(&self, tunnel: TunnelId) -> bool {
+        self.inherited.contains_key(&tunnel)
+    }
+
     /// Whether the SA is one of ours.
     pub(super) fn holds(&self, sa: &SaRef) -> bool {
         self.held.contains_key(sa)

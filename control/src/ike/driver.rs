@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ike::{Endpoint, EndpointConfig, Event, SaId, SystemRandom, Transmit};
 use southbound::{LifetimeKind, SaRef, Status, TunnelId};
 use tokio::sync::mpsc;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::address::{Answer, REFRESH, known_address};
+use super::authentication::{Radius, Verdict};
 use super::books::{Books, Finding, Plane};
 use super::journal::Journal;
 use super::key_log::KeyLog;
+use super::leases::Leases;
 use super::sockets::{Datagram, Sockets};
 use super::waiting::Waiting;
 use crate::admin::ExitCode;
@@ -26,13 +29,6 @@ const INSTALL_LIMIT: Duration = Duration::from_millis(200);
 /// Most datagrams that wait so.
 const MAX_HELD: usize = 4096;
 
-/// Pairs renewed at once after the dataplane was restarted, every [`RENEW_PAUSE`].
-const RENEWED_AT_ONCE: usize = 50;
-const RENEW_PAUSE: Duration = Duration::from_millis(100);
-
-/// A dataplane that is restarted again within this time is given more rest each time.
-const RESTARTS_APART: Duration = Duration::from_secs(60);
-
 /// What the driver woke for.
 #[derive(Debug)]
 pub(crate) enum Stimulus {
@@ -40,6 +36,8 @@ pub(crate) enum Stimulus {
     Datagram(io::Result<Datagram>),
     /// A name was looked up for a connection.
     Resolved(Answer),
+    /// A RADIUS server answered, or none did.
+    Authenticated(Box<Verdict>),
     /// Time.
     Timer,
 }
@@ -82,9 +80,13 @@ pub(crate) struct Driver {
     pub(super) answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     pub(super) refresh_at: Instant,
     locals_version: u64,
-    renewals: VecDeque<(String, String)>,
-    renew_at: Option<Instant>,
-    restarts: (u32, Option<Instant>),
+    /// Tunnels that traffic waits for, and that no connection could bring up at that moment.
+    pub(super) unserved: BTreeSet<TunnelId>,
+    pub(super) radius: Radius,
+    leases: Leases,
+    pub(super) renewals: VecDeque<(String, String)>,
+    pub(super) renew_at: Option<Instant>,
+    pub(super) restarts: (u32, Option<Instant>),
     /// IKE SAs and Child SAs that were renewed, negotiations that failed.
     pub(super) renewed: [u64; 2],
     pub(super) failures: u64,
@@ -95,7 +97,7 @@ impl Driver {
     ///
     /// # Errors
     /// Where the key log cannot be written.
-    pub(crate) fn open(settings: &IkeSettings) -> io::Result<Self> {
+    pub(crate) fn open(settings: &IkeSettings, state_folder: &Path) -> io::Result<Self> {
         let key_log = settings
             .key_log_directory
             .as_deref()
@@ -112,8 +114,10 @@ impl Driver {
         let ports = (config.port, config.nat_t_port);
         let now = Instant::now();
         let random = Box::new(SystemRandom::new());
+        let mut endpoint = Endpoint::new(config, ike::Credentials::new(), random, now, unix_seconds());
+        let leases = Leases::open(state_folder, &mut endpoint);
         Ok(Self {
-            endpoint: Endpoint::new(config, ike::Credentials::new(), random, now, unix_seconds()),
+            endpoint,
             sockets: None,
             ports,
             loaded: BTreeMap::new(),
@@ -126,6 +130,9 @@ impl Driver {
             answers: mpsc::channel(64),
             refresh_at: now,
             locals_version: 0,
+            unserved: BTreeSet::new(),
+            radius: Radius::default(),
+            leases,
             renewals: VecDeque::new(),
             renew_at: None,
             restarts: (0, None),
@@ -140,6 +147,7 @@ impl Driver {
             self.endpoint.poll_timeout(),
             Some(self.refresh_at),
             self.renew_at,
+            self.leases.due(),
             self.held.iter().map(|held| held.deadline).min(),
             self.waiting.iter().map(|waiting| waiting.deadline).min(),
         ];
@@ -147,6 +155,7 @@ impl Driver {
         tokio::select! {
             datagram = receive(self.sockets.as_ref()) => Stimulus::Datagram(datagram),
             Some(answer) = self.answers.1.recv() => Stimulus::Resolved(answer),
+            Some(verdict) = self.radius.verdicts() => Stimulus::Authenticated(Box::new(verdict)),
             () = tokio::time::sleep_until(due.into()) => Stimulus::Timer,
         }
     }
@@ -155,6 +164,7 @@ impl Driver {
     pub(crate) fn take(&mut self, stimulus: Stimulus) {
         match stimulus {
             Stimulus::Datagram(Ok(datagram)) => {
+                trace!(local = %datagram.local, remote = %datagram.remote, bytes = datagram.bytes.len(), "received");
                 self.endpoint.handle_datagram(
                     Instant::now(),
                     datagram.local,
@@ -164,6 +174,7 @@ impl Driver {
             }
             Stimulus::Datagram(Err(error)) => debug!(%error, "a datagram was not received"),
             Stimulus::Resolved(answer) => self.resolved(answer),
+            Stimulus::Authenticated(verdict) => self.authenticated(*verdict),
             Stimulus::Timer => {}
         }
     }
@@ -173,6 +184,7 @@ impl Driver {
         let now = Instant::now();
         self.endpoint.set_wall_clock(now, unix_seconds());
         self.endpoint.set_credentials(gateway.credentials.clone());
+        self.radius.configure(&gateway.name, &gateway.radius);
         if let Some(log) = &self.key_log {
             log.warn();
         }
@@ -254,56 +266,10 @@ impl Driver {
                         "SAs of an earlier control process serve until they are replaced"
                     );
                 }
-                for tunnel in tunnels {
-                    // A tunnel whose peer alone initiates waits for the peer.
-                    let _ = self.endpoint.acquire(now, tunnel);
-                }
+                self.refresh_at = now;
             }
             Finding::Restarted => self.renew_everything(now),
         }
-    }
-
-    /// The keys in use went with the dataplane that had them.
-    fn renew_everything(&mut self, now: Instant) {
-        let (count, last) = self.restarts;
-        let count = match last {
-            Some(last) if now.duration_since(last) < RESTARTS_APART => count + 1,
-            _ => 0,
-        };
-        self.restarts = (count, Some(now));
-        let rest = match count {
-            0 => Duration::ZERO,
-            count => Duration::from_secs(1 << count.min(5)),
-        };
-        self.renewals = self
-            .endpoint
-            .ike_sas()
-            .into_iter()
-            .flat_map(|sa| {
-                let names: BTreeSet<String> = sa.children.into_iter().map(|child| child.name).collect();
-                names.into_iter().map(move |name| (sa.connection.clone(), name))
-            })
-            .collect();
-        self.renew_at = Some(now + rest);
-        let pairs = self.renewals.len();
-        let text = format!(
-            "the dataplane was restarted: {pairs} Child SAs are negotiated anew, since their keys were in use"
-        );
-        warn!("{text}");
-        self.journal.note(None, text);
-    }
-
-    fn renew_some(&mut self, now: Instant) {
-        if self.renew_at.is_none_or(|when| when > now) {
-            return;
-        }
-        for _ in 0..RENEWED_AT_ONCE {
-            let Some((connection, child)) = self.renewals.pop_front() else {
-                break;
-            };
-            self.endpoint.rekey_child(now, &connection, &child);
-        }
-        self.renew_at = (!self.renewals.is_empty()).then_some(now + RENEW_PAUSE);
     }
 
     /// Does what is due and carries out what the endpoint decided.
@@ -347,10 +313,12 @@ impl Driver {
                 self.send(&held.transmit);
             }
         }
+        self.leases.tick(now, &self.endpoint);
         self.time_out(now);
     }
 
     fn send(&self, transmit: &Transmit) {
+        trace!(local = %transmit.local, remote = %transmit.remote, bytes = transmit.bytes.len(), "sent");
         if let Some(sockets) = &self.sockets
             && let Err(error) = sockets.send(transmit)
         {
@@ -359,6 +327,10 @@ impl Driver {
     }
 
     fn event(&mut self, now: Instant, event: Event, plane: &mut Plane<'_>, announced: &mut Vec<SaRef>) {
+        // The key log's lines alone have keys in them, and the packets of EAP what is as good.
+        if !matches!(event, Event::KeyLog(_) | Event::EapRequest { .. }) {
+            trace!(?event, "decided");
+        }
         self.waiting.retain_mut(|waiting| !waiting.hears(&event));
         match event {
             Event::Dataplane(update) => {
@@ -369,11 +341,14 @@ impl Driver {
                     self.loaded.values().map(|loaded| &loaded.config).collect();
                 announced.extend(self.books.apply(now, update, &connections, plane));
             }
-            Event::EapRequest { sa, .. } => {
-                let reason = "no authentication server is configured".to_owned();
-                let answer = ike::EapAnswer::Failure { packet: None, reason };
-                self.endpoint.answer_eap(now, sa, answer);
-            }
+            Event::EapRequest {
+                sa,
+                local,
+                remote,
+                user,
+                packet,
+                ..
+            } => self.ask_radius(now, sa, (local.ip(), remote.ip()), user, packet),
             Event::KeyLog(line) => {
                 if let Some(log) = &mut self.key_log {
                     log.ike(&line);
@@ -387,6 +362,10 @@ impl Driver {
                 suite,
                 virtual_addresses,
             } => {
+                if !virtual_addresses.is_empty() {
+                    self.leases.changed();
+                }
+                self.radius.forget(sa);
                 self.peers.insert(sa, remote_id.to_string());
                 self.journal.succeeded(&connection);
                 let given = match virtual_addresses.as_slice() {
@@ -497,7 +476,12 @@ impl Driver {
 
     /// A packet waits for a tunnel; whether a connection carries it.
     pub(crate) fn acquire(&mut self, tunnel: TunnelId) -> bool {
-        self.endpoint.acquire(Instant::now(), tunnel).is_ok()
+        let is_served = self.endpoint.acquire(Instant::now(), tunnel).is_ok();
+        if !is_served && self.unserved.len() < MAX_HELD {
+            // Its connection may wait for an address, or not be loaded yet.
+            self.unserved.insert(tunnel);
+        }
+        is_served
     }
 
     /// An SA crossed a limit; whether it was one of ours.

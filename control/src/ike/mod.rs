@@ -9,10 +9,14 @@
 //! ```
 
 mod address;
+mod authentication;
 mod books;
 mod driver;
 mod journal;
 mod key_log;
+mod leases;
+mod radius;
+mod renewal;
 mod report;
 mod sockets;
 mod waiting;

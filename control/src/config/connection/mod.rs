@@ -13,10 +13,12 @@ use ike::{
     Childless, Fragmentation, Identity, LocalAuth, Ppk, RekeyTime, RemoteAuth, RemoteId, Retransmission,
     RsaScheme, default_ike_proposals,
 };
-use southbound::IpPrefix;
+use southbound::{IpPrefix, KeyMaterial};
 use toml::Spanned;
 
-pub(super) use section::{AuthoritySection, ConnectionSection, CredentialSection, IkeSection, SecretSection};
+pub(super) use section::{
+    AuthoritySection, ConnectionSection, CredentialSection, IkeSection, RadiusSection, SecretSection,
+};
 
 use self::section::{Auth, ChildlessWord, Family, RekeySection, RetransmissionSection, RsaPadding};
 use super::file::File;
@@ -53,6 +55,19 @@ impl Default for IkeSettings {
             key_log_directory: None,
         }
     }
+}
+
+/// A RADIUS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RadiusServer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What it shares with us.
+    pub secret: KeyMaterial,
+    /// How long an answer may take before the request is repeated.
+    pub timeout: Duration,
+    /// How often it is asked before the next server is.
+    pub tries: u8,
 }
 
 /// Where a peer is reached.
@@ -102,6 +117,9 @@ impl Builder {
         }
         for section in &file.secret {
             self.secret(source, section);
+        }
+        for section in &file.radius {
+            self.radius(source, section);
         }
     }
 
@@ -264,7 +282,7 @@ impl Builder {
         let Some(local) = section.local_auth.as_ref().or(section.auth.as_ref()) else {
             source.problem(
                 section.name.span(),
-                "found a connection without auth: expected \"psk\", \"certificate\", \"eap-mschapv2\" or \"eap-tls\"",
+                "found a connection without auth: expected \"psk\", \"certificate\", \"eap-mschapv2\", \"eap-tls\" or \"eap-radius\"",
             );
             return;
         };
@@ -282,6 +300,13 @@ impl Builder {
                     RsaPadding::Pkcs1 => RsaScheme::Pkcs1,
                 },
             },
+            Auth::EapRadius => {
+                source.problem(
+                    local.span(),
+                    "found \"eap-radius\" for this side: expected it as remote_auth, and \"certificate\" as local_auth",
+                );
+                return;
+            }
             Auth::EapTls => LocalAuth::EapTls {
                 credential: self.credential_of(source, section, local.span()),
             },
@@ -298,11 +323,18 @@ impl Builder {
                 }
             },
         };
+        if *remote.get_ref() == Auth::EapRadius && self.gateway.radius.is_empty() {
+            source.problem(
+                remote.span(),
+                "found \"eap-radius\" without a server: expected a [[radius]] table",
+            );
+        }
         engine.remote_auth = match remote.get_ref() {
             Auth::Psk => RemoteAuth::Psk,
             Auth::Certificate => RemoteAuth::Certificate,
             Auth::EapMschapv2 => RemoteAuth::EapMschapv2,
             Auth::EapTls => RemoteAuth::EapTls,
+            Auth::EapRadius => RemoteAuth::EapRelay,
         };
         if let Some(file) = &section.psk_file {
             let identities = section

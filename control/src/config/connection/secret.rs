@@ -2,19 +2,26 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 
 use ike::{Authority, Certificate, Credential, Identity, RevocationList, SigningKey};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use southbound::KeyMaterial;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
-use super::section::{AuthoritySection, CredentialSection, SecretKind, SecretSection};
+use super::section::{AuthoritySection, CredentialSection, RadiusSection, SecretKind, SecretSection};
+use super::{RadiusServer, period};
 use crate::config::gateway::Builder;
 use crate::config::key_file::KeyAccess;
 use crate::config::secret_file;
 use crate::config::source::Source;
+
+/// The port of RADIUS authentication (RFC 2865 section 3).
+const RADIUS_PORT: u16 = 1812;
 
 /// Longest certificate or revocation list file in bytes.
 const MAX_PUBLIC_BYTES: u64 = 16 * 1024 * 1024;
@@ -124,6 +131,31 @@ impl Builder {
                 span_of(section),
                 format!("found {} ids: expected exactly one, as id = [\"...\"]", ids.len()),
             ),
+        }
+    }
+
+    pub(super) fn radius(&mut self, source: &Source, section: &RadiusSection) {
+        let text = section.server.get_ref();
+        let address = match text.parse::<IpAddr>() {
+            Ok(address) => Some(SocketAddr::new(address, RADIUS_PORT)),
+            Err(_) => source.value(&section.server, "an address, with a port where it is not 1812"),
+        };
+        let secret = self.text_secret(source, &section.secret_file);
+        let timeout = section
+            .timeout
+            .as_ref()
+            .and_then(|timeout| period::read(source, timeout, 1));
+        let tries = section
+            .tries
+            .as_ref()
+            .and_then(|tries| source.within(tries, 1..=10));
+        if let (Some(address), Some(secret)) = (address, secret) {
+            self.gateway.radius.push(RadiusServer {
+                address,
+                secret: KeyMaterial::new(secret.to_vec()),
+                timeout: timeout.unwrap_or(Duration::from_secs(2)),
+                tries: tries.unwrap_or(3),
+            });
         }
     }
 

@@ -52,6 +52,16 @@ pub(super) enum SecretKind {
     Ppk,
 }
 
+/// `[[radius]]`: a server that authenticates EAP peers; those that follow are asked where it does not answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RadiusSection {
+    pub(super) server: Spanned<String>,
+    pub(super) secret_file: Spanned<String>,
+    pub(super) timeout: Option<Spanned<Period>>,
+    pub(super) tries: Option<Spanned<u8>>,
+}
+
 /// `[[connection]]`: a peer, or a group of peers.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +119,7 @@ pub(super) enum Auth {
     Certificate,
     EapMschapv2,
     EapTls,
+    EapRadius,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -1,0 +1,105 @@
+//! Certificates of every kind of key, both ends as initiator; large messages in fragments.
+
+use bench::pki::{KeyKind, Pki};
+
+use crate::site::{Site, Terms};
+
+fn terms(pki: &Pki, kind: KeyKind) -> Terms {
+    let [ours, theirs] = ["gw1.example", "gw2.example"].map(|name| pki.issue(name, kind).unwrap());
+    let mut terms = Terms::preshared();
+    terms.file = r#"[[authority]]
+certificate_file = "{folder}/ca.pem"
+
+[[credential]]
+name = "own"
+certificate_file = "{folder}/own.pem"
+key_file = "{folder}/own.key"
+"#
+    .into();
+    terms.connection = "auth = \"certificate\"\ncredential = \"own\"\nlocal_id = \"gw1.example\"\nremote_id = \"gw2.example\"\n".into();
+    terms.secrets = vec![
+        ("ca.pem".into(), pki.certificate()),
+        ("own.pem".into(), ours.certificate),
+        ("own.key".into(), ours.key),
+    ];
+    terms.peer_auth = "local { auth = pubkey\n certs = own.pem\n id = gw2.example }\n remote { auth = pubkey\n id = gw1.example }".into();
+    terms.peer_secrets = String::new();
+    terms.pem = vec![
+        ("x509ca/ca.pem".into(), pki.certificate()),
+        ("x509/own.pem".into(), theirs.certificate),
+        ("private/own.pem".into(), theirs.key),
+    ];
+    terms
+}
+
+fn both_ways(stem: &str, kind: KeyKind) {
+    let pki = Pki::new().unwrap();
+    let site = Site::start(stem, &terms(&pki, kind));
+    site.does(&["up", "site"]);
+    site.assert_joined();
+    assert_eq!(site.ike()["remote_id"], "gw2.example");
+    site.does(&["down", "site"]);
+    site.peer_initiates();
+    site.assert_joined();
+}
+
+#[test]
+fn rsa() {
+    both_ways("swan-rsa", KeyKind::Rsa);
+}
+
+#[test]
+fn ecdsa_p256() {
+    both_ways("swan-p256", KeyKind::P256);
+}
+
+#[test]
+fn ecdsa_p384() {
+    both_ways("swan-p384", KeyKind::P384);
+}
+
+#[test]
+fn ed25519() {
+    both_ways("swan-ed25519", KeyKind::Ed25519);
+}
+
+#[test]
+fn messages_too_large_for_the_path_travel_in_fragments() {
+    let pki = Pki::new().unwrap();
+    let mut terms = terms(&pki, KeyKind::Rsa);
+    terms.connection += "fragment_bytes = 600\n";
+    terms.charon = "fragment_size = 600".into();
+    let site = Site::start("swan-fragments", &terms);
+    site.does(&["up", "site"]);
+    site.assert_joined();
+    site.does(&["down", "site"]);
+    site.peer_initiates();
+    site.assert_joined();
+    let log = site.strongswan.log();
+    assert!(
+        log.contains("received fragment #"),
+        "Penstock sent no fragments\n{log}"
+    );
+    assert!(
+        log.contains("splitting IKE message"),
+        "strongSwan sent no fragments\n{log}"
+    );
+}
+
+#[test]
+fn a_stranger_s_certificate_is_refused_with_the_reason() {
+    let (pki, other) = (Pki::new().unwrap(), Pki::new().unwrap());
+    let mut terms = terms(&pki, KeyKind::P256);
+    let stranger = other.issue("gw2.example", KeyKind::P256).unwrap();
+    terms.pem[1].1 = stranger.certificate;
+    terms.pem[2].1 = stranger.key;
+    let site = Site::start("swan-stranger", &terms);
+    let error = site.penstock.penstock(&["up", "site"]).unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}\n{}", site.logs());
+    let shown = site.ike();
+    assert!(
+        shown["failure"].as_str().unwrap().contains("certificate"),
+        "{shown}"
+    );
+    assert!(site.does(&["log", "site"]).contains("FAILED"));
+}

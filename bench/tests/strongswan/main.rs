@@ -1,0 +1,13 @@
+//! Penstock against strongSwan 5.9.8, whose ESP is in user space: no kernel of the tests has to have any.
+//!
+//! Gateway 1 is Penstock, gateway 2 strongSwan; traffic flows in every case.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod certificates;
+mod life;
+mod mobility;
+mod rekey;
+mod remote_access;
+mod site;
+mod suites;
