@@ -6,6 +6,7 @@ pub mod freeradius;
 pub mod gateway;
 pub mod http;
 pub mod iperf;
+pub mod load;
 pub mod negotiated;
 pub mod pipeline;
 pub mod pki;

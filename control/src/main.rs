@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::Parser;
 use control::config::DEFAULT_PATH;
@@ -33,14 +34,27 @@ struct Arguments {
     state: Option<PathBuf>,
 }
 
+type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Changes what is logged.
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("PENSTOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+    let filter = EnvFilter::try_from_env("PENSTOCK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_writer(std::io::stderr)
-        .init();
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    log.init();
+    // Set once, here: this is the only place that does.
+    let _ = SET_LEVEL.set(Box::new(move |level| {
+        let filter = EnvFilter::try_new(level).map_err(|error| format!("{level:?}: {error}"))?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }));
     // Keys are in this process's memory: it leaves no core and lets no other process look.
     if let Err(fault) = set_dumpable(false).and(setrlimit(Resource::RLIMIT_CORE, 0, 0)) {
         error!(error = %fault, "core dumps cannot be switched off");
@@ -55,6 +69,10 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match Daemon::start(Options {
+            log_level: |level| match SET_LEVEL.get() {
+                Some(set) => set(level),
+                None => Err("the log is not there yet".into()),
+            },
             config: arguments.config,
             dataplane_socket: arguments.dataplane_socket,
             admin_socket: arguments.admin_socket,

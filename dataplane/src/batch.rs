@@ -69,6 +69,49 @@ pub enum Next {
 impl Next {
     /// How many edges there are.
     pub const COUNT: usize = Self::Drop as usize + 1;
+
+    /// Every edge.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Classify,
+        Self::FromHost,
+        Self::Reassemble,
+        Self::Decap,
+        Self::Learn,
+        Self::PolicyOut,
+        Self::PolicyIn,
+        Self::Forward,
+        Self::Midchain,
+        Self::Encap,
+        Self::Egress,
+        Self::Hold,
+        Self::Error,
+        Self::Punt,
+        Self::Transmit,
+        Self::Drop,
+    ];
+
+    /// Its name for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Classify => "classify",
+            Self::FromHost => "from_host",
+            Self::Reassemble => "reassemble",
+            Self::Decap => "decap",
+            Self::Learn => "learn",
+            Self::PolicyOut => "policy_out",
+            Self::PolicyIn => "policy_in",
+            Self::Forward => "forward",
+            Self::Midchain => "midchain",
+            Self::Encap => "encap",
+            Self::Egress => "egress",
+            Self::Hold => "hold",
+            Self::Error => "error",
+            Self::Punt => "punt",
+            Self::Transmit => "transmit",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// Where a packet entered.

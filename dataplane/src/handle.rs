@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
-use southbound::{Event, ForwardingPlane, Query, Rejection, Status, Update, WorkerStatus};
+use southbound::{Event, ForwardingPlane, Query, Rejection, Status, TraceSpec, Update, WorkerStatus};
 
 use crate::link_watch::LinkWatch;
 use crate::ports::{PortManager, PortView};
 use crate::sa::PathReport;
 use crate::tables::{PortLink, Writer};
+use crate::trace::Tracer;
 
 /// Events kept for a control process that is away; the oldest go first.
 const KEPT_EVENTS: usize = 4096;
@@ -26,6 +27,8 @@ pub struct WorkerVoice {
     pub events: Arc<ArrayQueue<Event>>,
     /// What the writer should know of paths.
     pub paths: Arc<ArrayQueue<PathReport>>,
+    /// Packets that are watched.
+    pub tracer: Arc<Tracer>,
 }
 
 impl Default for WorkerVoice {
@@ -33,6 +36,7 @@ impl Default for WorkerVoice {
         Self {
             events: Arc::new(ArrayQueue::new(WORKER_EVENTS)),
             paths: Arc::new(ArrayQueue::new(WORKER_EVENTS)),
+            tracer: Arc::default(),
         }
     }
 }
@@ -218,6 +222,12 @@ impl ForwardingPlane for Handle<'_> {
         }
     }
 
+    fn trace(&mut self, spec: Option<TraceSpec>) {
+        for voice in &self.voices {
+            voice.tracer.arm(spec.clone());
+        }
+    }
+
     fn query(&self, query: Query) -> Vec<Status> {
         match query {
             Query::Sas => self.writer.sa_status(),
@@ -228,6 +238,12 @@ impl ForwardingPlane for Handle<'_> {
             Query::Policies => self.writer.policy_status(),
             Query::Labels => self.writer.label_status(),
             Query::Vrfs => self.writer.vrf_status(),
+            Query::Traces => self
+                .voices
+                .iter()
+                .flat_map(|voice| std::iter::from_fn(|| voice.tracer.take()))
+                .map(Status::Trace)
+                .collect(),
             Query::Workers => self.workers.iter().cloned().map(Status::Worker).collect(),
         }
     }

@@ -70,5 +70,6 @@ pub mod supervisor;
 mod sync;
 pub mod tables;
 pub mod tap;
+pub mod trace;
 pub mod worker;
 pub mod xsk;

@@ -30,6 +30,8 @@ const BACKLOG_CONNECTIONS: i32 = 4;
 const MESSAGES_PER_ROUND: usize = 64;
 /// Records of one answer; far below what a message holds.
 const RECORDS_PER_MESSAGE: usize = 128;
+/// The same of packets that were watched, which carry their bytes twice.
+const TRACES_PER_MESSAGE: usize = 8;
 /// Events of one message; far below what a message holds.
 const EVENTS_PER_MESSAGE: usize = 256;
 
@@ -117,7 +119,10 @@ impl Server {
 
     /// Does what can be done now: takes a new connection, applies updates, answers, passes events on.
     pub fn serve(&mut self, plane: &mut impl ForwardingPlane) {
-        self.accept();
+        if self.accept() {
+            // Who wanted packets watched is gone.
+            plane.trace(None);
+        }
         let Some(connection) = &mut self.connection else {
             return;
         };
@@ -126,28 +131,33 @@ impl Server {
             Err(ChannelError::Closed) => {
                 tracing::info!("the control process is gone; traffic goes on");
                 self.connection = None;
+                plane.trace(None);
             }
             Err(error) => {
                 tracing::warn!(%error, "the control process is disconnected; traffic goes on");
                 self.connection = None;
+                plane.trace(None);
             }
         }
     }
 
-    fn accept(&mut self) {
+    /// Takes new connections; tells whether there was one.
+    fn accept(&mut self) -> bool {
+        let mut is_new = false;
         loop {
             let socket = match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => return is_new,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken");
-                    return;
+                    return is_new;
                 }
             };
             match refuse(socket.as_fd()) {
                 None => {
                     let channel = Channel::new(socket);
+                    is_new = true;
                     self.connection = Some(Connection {
                         channel,
                         has_greeted: false,
@@ -263,6 +273,7 @@ impl Connection {
                 let removed = plane.end_sync(generation);
                 self.pending.push_back(ToControl::Synced { generation, removed });
             }
+            ToDataplane::Trace { spec } => plane.trace(spec),
             ToDataplane::Ask { sequence, query } => self.answer(sequence, query, plane),
         }
         Ok(())
@@ -278,8 +289,12 @@ impl Connection {
             });
             return;
         }
+        let records_per_message = match query {
+            Query::Traces => TRACES_PER_MESSAGE,
+            _ => RECORDS_PER_MESSAGE,
+        };
         self.pending.extend(
-            chunks(records, RECORDS_PER_MESSAGE).map(|(records, last)| ToControl::Answer {
+            chunks(records, records_per_message).map(|(records, last)| ToControl::Answer {
                 sequence,
                 records,
                 last,

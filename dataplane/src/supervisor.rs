@@ -149,6 +149,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                     counters,
                     events: voice.events,
                     paths: voice.paths,
+                    tracer: voice.tracer,
                     commands: obeyed,
                     reports,
                     bell,

@@ -30,6 +30,7 @@ use crate::sa::PathReport;
 use crate::stage::{self, Backlog, Context};
 use crate::tables::{PortSlot, Reader, VrfIndex};
 use crate::tap::Tap;
+use crate::trace::{Recorder, Tracer};
 use crate::xsk::{ClosedQueue, FramePool, KernelStatistics, PortQueue, QueueId, Sleeper, Waker, Watch};
 
 /// Packets beyond a batch that wait for the next: the pieces of a batch of packets cut in four.
@@ -101,6 +102,8 @@ pub struct Parts<'u> {
     pub events: Arc<ArrayQueue<Event>>,
     /// To the main thread, for the writer.
     pub paths: Arc<ArrayQueue<PathReport>>,
+    /// Packets that the main thread wants watched.
+    pub tracer: Arc<Tracer>,
     /// From the main thread.
     pub commands: Receiver<Command<'u>>,
     /// To the main thread.
@@ -143,6 +146,7 @@ pub struct Worker<'u> {
     limit: IcmpLimit,
     reassembly: Reassembly,
     backlog: Backlog<'u>,
+    recorder: Option<Box<Recorder>>,
     sleeper: Sleeper,
     heartbeat: Arc<Heartbeat>,
     next_tap_ns: u64,
@@ -162,6 +166,7 @@ impl<'u> Worker<'u> {
         parts.handoff.register(parts.number, waker.clone());
         // What does not fit a frame behind its headroom is refused while it is put together.
         let datagram_bytes = pool.umem().packet_capacity_bytes() - LONGEST_LINK_HEADER_BYTES;
+        let recorder = Recorder::new(Arc::clone(&parts.tracer), parts.number);
         let worker = Self {
             parts,
             pool,
@@ -175,6 +180,7 @@ impl<'u> Worker<'u> {
                 ..Limits::default()
             }),
             backlog: Backlog::with_capacity(BACKLOG_PACKETS),
+            recorder: Some(Box::new(recorder)),
             sleeper,
             heartbeat: Arc::default(),
             next_tap_ns: 0,
@@ -360,8 +366,16 @@ impl<'u> Worker<'u> {
     /// Walks the batch, and then what the walk itself brought about, and hands everything on.
     fn walk(&mut self, now_ns: u64) {
         loop {
+            // Out of its place while it looks on.
+            let mut recorder = self.recorder.take_if(|recorder| recorder.is_armed());
             let (batch, mut context) = self.context(now_ns);
-            stage::run(batch, &mut context);
+            match &mut recorder {
+                None => stage::run(batch, &mut context),
+                Some(recorder) => stage::run_observed(batch, &mut context, recorder.as_mut()),
+            }
+            if recorder.is_some() {
+                self.recorder = recorder;
+            }
             self.transmit();
             self.punt();
             if self.backlog.is_empty() {

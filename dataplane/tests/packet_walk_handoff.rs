@@ -60,6 +60,7 @@ fn a_worker_without_a_queue_gives_its_packets_to_one_that_has() {
         reports: reporting,
         bell: Bell::new().unwrap(),
         tap: None,
+        tracer: std::sync::Arc::default(),
         reads_tap: false,
         idle: Idle::Adaptive,
         busy_poll: None,

@@ -46,6 +46,7 @@ mod route;
 mod sa;
 mod selector;
 mod status;
+mod trace;
 mod tunnel;
 mod update;
 
@@ -73,6 +74,7 @@ pub use status::{
     CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SaStatus, Status,
     TunnelStatus, TunnelTotals, VlanStatus, WorkerStatus, XdpMode,
 };
+pub use trace::{MAX_SNAP_BYTES, TraceEnd, TraceFilter, TracePoint, TraceRecord, TraceSpec, TraceStep};
 pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, TtlPolicy, TunnelSpec};
 pub use update::{Rejection, Update};
 
@@ -95,6 +97,11 @@ pub trait ForwardingPlane {
 
     /// Moves pending events into `events`, oldest first.
     fn drain_events(&mut self, events: &mut Vec<Event>);
+
+    /// Watches packets from now on, or none.
+    fn trace(&mut self, spec: Option<TraceSpec>) {
+        let _ = spec;
+    }
 
     /// Answers a query in full; the socket splits long answers over messages.
     fn query(&self, query: Query) -> Vec<Status>;

@@ -40,6 +40,11 @@ pub enum ToDataplane {
         /// That of [`ToDataplane::BeginSync`].
         generation: u64,
     },
+    /// Packets to watch from now on, or none; it ends with the connection. Nothing answers.
+    Trace {
+        /// Which.
+        spec: Option<crate::TraceSpec>,
+    },
     /// A question.
     Ask {
         /// Echoed by the answers.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    IpPrefix, LabelStatus, NeighbourState, NextHop, PolicySpec, PortId, SaRef, Transform, TunnelId, VrfId,
-    VrfStatus,
+    IpPrefix, LabelStatus, NeighbourState, NextHop, PolicySpec, PortId, SaRef, TraceRecord, Transform,
+    TunnelId, VrfId, VrfStatus,
 };
 
 /// A question; the answer is a list of [`Status`].
@@ -26,6 +26,8 @@ pub enum Query {
     Policies,
     /// Every worker.
     Workers,
+    /// Packets that were watched since the last such question (see [`crate::TraceSpec`]).
+    Traces,
     /// Every entry of the incoming label maps.
     Labels,
     /// Every routing table.
@@ -49,6 +51,8 @@ pub enum Status {
     Policy(PolicyStatus),
     /// To [`Query::Workers`].
     Worker(WorkerStatus),
+    /// To [`Query::Traces`].
+    Trace(TraceRecord),
     /// To [`Query::Labels`].
     Label(LabelStatus),
     /// To [`Query::Vrfs`].

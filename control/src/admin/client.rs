@@ -43,6 +43,14 @@ impl Client {
         Ok(Self { stream, limit })
     }
 
+    /// From now on waits for frames as long as it takes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait_without_limit(&self) -> Result<(), ClientError> {
+        self.stream.set_read_timeout(None).map_err(ClientError::Broken)
+    }
+
     /// Asks.
     ///
     /// # Errors

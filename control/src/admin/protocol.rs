@@ -45,6 +45,22 @@ pub enum Noun {
 }
 
 impl Noun {
+    /// Every one of them.
+    pub const ALL: [Self; 12] = [
+        Self::Sas,
+        Self::Tunnels,
+        Self::Ports,
+        Self::Routes,
+        Self::Neighbours,
+        Self::Policies,
+        Self::Drops,
+        Self::Workers,
+        Self::Labels,
+        Self::Vrfs,
+        Self::Fpm,
+        Self::Ike,
+    ];
+
     /// Its name, which is also the key of its list in JSON output.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -122,6 +138,33 @@ pub enum Request {
         connection: Option<String>,
         /// The latest so many lines.
         lines: usize,
+    },
+    /// Events as they happen, without an end.
+    Monitor {},
+    /// Follows packets, without an end before their number is reached.
+    Trace {
+        /// Source or destination.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<String>,
+        /// The upper protocol.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        protocol: Option<u8>,
+        /// Source or destination port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+        /// Only packets that are dropped.
+        #[serde(default)]
+        drops_only: bool,
+        /// How many packets.
+        packets: u32,
+        /// Bytes that are kept of each, at each end of its way; 0 without their bytes.
+        snap_bytes: u16,
+    },
+    /// Changes what is logged until the next start.
+    #[serde(rename = "log-level")]
+    LogLevel {
+        /// As in `PENSTOCK_LOG`.
+        level: String,
     },
     /// Reads the configuration again and applies what differs, all of it or nothing.
     Reload {

@@ -55,6 +55,12 @@ impl Replies {
         self.0.try_send(frame).is_ok()
     }
 
+    /// Whether the client is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Hands the last frame over.
     pub fn end(&self, code: ExitCode, message: Option<String>) {
         // A client that is gone needs no end.
@@ -178,7 +184,15 @@ async fn client(mut stream: UnixStream, admins: &[Uid], commands: mpsc::Sender<C
         }
         Err(message) => Replies(sender).end(ExitCode::Usage, Some(message)),
     }
-    while let Some(frame) = frames.recv().await {
+    let (mut reader, mut stream) = stream.into_split();
+    let mut unwanted = [0; 64];
+    loop {
+        let frame = tokio::select! {
+            frame = frames.recv() => frame,
+            // One request a connection: what ends, or says more, is left.
+            _ = reader.read(&mut unwanted) => break,
+        };
+        let Some(frame) = frame else { break };
         let is_last = matches!(frame, Frame::End { .. });
         let body = serde_json::to_vec(&frame)?;
         tokio::time::timeout(FRAME_LIMIT, async {

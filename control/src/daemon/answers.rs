@@ -7,6 +7,7 @@ use southbound::{NeighbourState, Query, Status};
 use tracing::{info, warn};
 
 use super::supervisor::Daemon;
+use super::watch::Wish;
 use crate::admin::{Command, ExitCode, Frame, Noun, Replies, Reporter, Request, Role};
 use crate::plane::WorkerBlock;
 
@@ -22,6 +23,8 @@ pub(super) enum Purpose {
     ResolveNeighbours,
     /// Where the workers run.
     NoteWorkers,
+    /// The client that follows packets.
+    Trace,
     /// A request of the HTTP endpoint, by its number.
     Gather(u64),
     /// The command line.
@@ -88,6 +91,38 @@ impl Daemon {
             } => self.rekey(role, &connection, child, wait_seconds, replies),
             Request::Log { connection, lines } => self.log(connection.as_deref(), lines, &replies),
             Request::Show { noun, name } => self.show(noun, name, replies),
+            Request::Monitor {} => self.monitor(replies),
+            Request::Trace { .. } | Request::LogLevel { .. } if role != Role::Admin => {
+                replies.end(
+                    ExitCode::Refused,
+                    Some("only root and the users of [admin] may do that".into()),
+                );
+            }
+            Request::Trace {
+                prefix,
+                protocol,
+                port,
+                drops_only,
+                packets,
+                snap_bytes,
+            } => {
+                let wish = Wish {
+                    prefix,
+                    protocol,
+                    port,
+                    drops_only,
+                    packets,
+                    snap_bytes,
+                };
+                self.begin_trace(&wish, replies);
+            }
+            Request::LogLevel { level } => match (self.options.log_level)(&level) {
+                Ok(()) => {
+                    info!(level, "the log level was changed");
+                    replies.end(ExitCode::Done, None);
+                }
+                Err(message) => replies.end(ExitCode::Usage, Some(message)),
+            },
         }
     }
 
@@ -156,6 +191,10 @@ impl Daemon {
                         _ => None,
                     })
                     .collect();
+                true
+            }
+            Purpose::Trace => {
+                self.traced(records, last);
                 true
             }
             Purpose::Gather(number) => self.gathered(*number, records, last),

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use southbound::{Event, LifetimeKind, Query, Rejection, SaRef};
 use tracing::{debug, error, info, warn};
 
@@ -12,6 +13,10 @@ use crate::plane::Object;
 impl Daemon {
     pub(super) fn event(&mut self, event: Event) {
         *self.raised.entry(kind(&event)).or_default() += 1;
+        if !matches!(event, Event::NeighbourNeeded { .. }) {
+            let fields = self.describe(&event);
+            self.announce(kind(&event), fields);
+        }
         match event {
             Event::NeighbourNeeded { port, address } => self.mirror.resolve(port, address),
             Event::PortChanged { .. } => self.ask(Query::Ports, Purpose::LogPorts),
@@ -70,6 +75,33 @@ impl Daemon {
     fn limit_reached(&mut self, sa: &SaRef, kind: LifetimeKind) -> bool {
         let (ike, mut plane) = self.ike();
         ike.limit_reached(sa, kind, &mut plane)
+    }
+
+    /// What an event tells, names in place of numbers.
+    fn describe(&self, event: &Event) -> Value {
+        let tunnel = |id| self.installer.tunnel_name(id).unwrap_or("?");
+        match event {
+            Event::Acquire {
+                tunnel: id,
+                source,
+                destination,
+                ..
+            } => json!({ "tunnel": tunnel(*id), "source": source, "destination": destination }),
+            Event::LifetimeReached { sa, .. } => json!({ "sa": Object::Sa(*sa).to_string() }),
+            Event::SequenceNearEnd { sa, remaining } => {
+                json!({ "sa": Object::Sa(*sa).to_string(), "remaining": remaining })
+            }
+            Event::PathMtuChanged {
+                tunnel: id,
+                outer_mtu_bytes,
+            } => json!({ "tunnel": tunnel(*id), "outer_mtu_bytes": outer_mtu_bytes }),
+            Event::PeerMoved { sa, address, port } => {
+                json!({ "sa": Object::Sa(*sa).to_string(), "address": address, "port": port })
+            }
+            Event::PortChanged { port } => json!({ "interface": self.installer.port_name(*port) }),
+            Event::EventsLost { count } => json!({ "count": count }),
+            Event::NeighbourNeeded { address, .. } => json!({ "address": address }),
+        }
     }
 
     pub(super) fn rejected(&mut self, object: Object, rejection: &Rejection) {

@@ -11,5 +11,7 @@ mod gather;
 mod reload;
 mod routing;
 mod supervisor;
+mod time;
+mod watch;
 
-pub use supervisor::{Daemon, Options, StartError};
+pub use supervisor::{Daemon, LogLevel, Options, StartError};

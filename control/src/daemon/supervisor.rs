@@ -5,7 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use southbound::{ChannelError, PortStatus, Query, Status, ToControl, WorkerStatus};
+use serde_json::json;
+use southbound::{ChannelError, PortStatus, Query, Status, ToControl, ToDataplane, WorkerStatus};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -15,7 +16,8 @@ use super::allowance::Allowance;
 use super::answers::{Purpose, Question};
 use super::gather::Gathering;
 use super::reload::PendingReload;
-use crate::admin::{Command, Server};
+use super::watch::ActiveTrace;
+use crate::admin::{Command, Replies, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
 use crate::exporter::{self, Credentials, Endpoint, History, Scrape};
 use crate::fpm;
@@ -32,9 +34,14 @@ const MAX_MESSAGES_A_TURN: usize = 64;
 
 const TICK: Duration = Duration::from_millis(200);
 
+/// Changes what is logged; the error is for the operator.
+pub type LogLevel = fn(&str) -> Result<(), String>;
+
 /// What the command line of the daemon says; it overrides the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Changes what is logged.
+    pub log_level: LogLevel,
     /// The main configuration file.
     pub config: PathBuf,
     /// The dataplane's socket.
@@ -128,6 +135,10 @@ pub struct Daemon {
     /// Connections to a dataplane, and those that found another instance.
     pub(super) connections: [u64; 2],
     last_instance: Option<u64>,
+    /// Clients that look on at events.
+    pub(super) monitors: Vec<Replies>,
+    /// The client that follows packets.
+    pub(super) trace: Option<ActiveTrace>,
     backoff: Backoff,
     next_attempt: tokio::time::Instant,
     commands: mpsc::Receiver<Command>,
@@ -213,6 +224,8 @@ impl Daemon {
             raised: BTreeMap::new(),
             connections: [0; 2],
             last_instance: None,
+            monitors: Vec::new(),
+            trace: None,
             rejections: Allowance::new(20, Duration::from_secs(10)),
             strangers: Allowance::new(10, Duration::from_secs(10)),
             backoff: Backoff::default(),
@@ -272,6 +285,7 @@ impl Daemon {
                 Wake::Tick => {
                     self.reload_deadline();
                     self.remember_traffic();
+                    self.follow_trace();
                 }
             }
         }
@@ -366,6 +380,19 @@ impl Daemon {
         self.next_attempt = tokio::time::Instant::now() + self.backoff.pause();
         self.abandon_questions();
         self.abandon_gatherings();
+        self.end_trace(Some("the dataplane went away"));
+        self.announce("dataplane_down", json!({ "reason": reason }));
+    }
+
+    /// Sends a message that is no update; `false` where nobody listens.
+    pub(super) fn tell_plane(&mut self, message: ToDataplane) -> bool {
+        match &mut self.link {
+            Some(link) if link.welcome.is_some() => {
+                link.session.tell(message);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn received(&mut self, message: ToControl, descriptor: Option<std::os::fd::OwnedFd>) {
@@ -395,6 +422,10 @@ impl Daemon {
                     "connected to the dataplane"
                 );
                 self.connections[0] += 1;
+                self.announce(
+                    "dataplane_connected",
+                    json!({ "instance": format!("{:016x}", welcome.instance), "workers": welcome.workers }),
+                );
                 if self.last_instance.replace(welcome.instance) != Some(welcome.instance) {
                     self.connections[1] += 1;
                 }
@@ -415,6 +446,7 @@ impl Daemon {
                 self.ask(Query::Ports, Purpose::LogPorts);
                 self.ask(Query::Workers, Purpose::NoteWorkers);
                 info!(removed, "the dataplane holds what it should");
+                self.announce("dataplane_up", json!({ "removed": removed }));
             }
             Notice::Event(event) => self.event(event),
             Notice::Answer {

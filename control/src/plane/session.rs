@@ -273,6 +273,11 @@ impl Session {
         Some(sequence)
     }
 
+    /// Sends a message that nothing answers.
+    pub fn tell(&mut self, message: ToDataplane) {
+        self.outgoing.push_back(message);
+    }
+
     /// What happened since it was last called.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)

@@ -56,6 +56,7 @@ use crate::icmp_limit::IcmpLimit;
 use crate::reassembly::Reassembly;
 use crate::sa::PathReport;
 use crate::tables::View;
+use crate::trace::Observer;
 use crate::xsk::{Frame, FramePool};
 
 /// What the stages of one batch share.
@@ -124,29 +125,53 @@ const MAX_ROUNDS: usize = 4;
 
 /// Walks the batch until every packet is on [`Next::Transmit`] or [`Next::Punt`], waits in the hold, or was dropped.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    run_observed(batch, context, &mut ());
+}
+
+/// The same, while somebody looks on.
+pub fn run_observed<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>, observer: &mut impl Observer) {
+    observer.begin(batch);
     for _ in 0..MAX_ROUNDS {
         classify::run(batch, context);
+        observer.after("classify", batch);
         classify::run_host(batch, context);
+        observer.after("classify_host", batch);
         reassemble::run(batch, context);
+        observer.after("reassemble", batch);
         esp_decap::run(batch, context);
+        observer.after("esp_decap", batch);
         tunnel_decap::run(batch, context);
+        observer.after("tunnel_decap", batch);
         mpls_forward::run(batch, context);
+        observer.after("mpls_forward", batch);
         icmp_learn::run(batch, context);
+        observer.after("icmp_learn", batch);
         policy::run_in(batch, context);
+        observer.after("policy_in", batch);
         policy::run_out(batch, context);
+        observer.after("policy_out", batch);
         ip_forward::run(batch, context);
+        observer.after("ip_forward", batch);
         label_push::run(batch, context);
+        observer.after("label_push", batch);
         midchain::run(batch, context);
+        observer.after("midchain", batch);
         tunnel_encap::run(batch, context);
+        observer.after("tunnel_encap", batch);
         esp_encap::run(batch, context);
+        observer.after("esp_encap", batch);
         egress::run(batch, context);
+        observer.after("egress", batch);
         hold::run(batch, context);
+        observer.after("hold", batch);
         icmp_error::run(batch, context);
+        observer.after("icmp_error", batch);
         if batch.is_settled(&TERMINAL) {
             break;
         }
     }
     batch.discard_unsettled(&TERMINAL, southbound::DropReason::TunnelLoop);
+    observer.end(batch, &context.view);
     sweep_drops(batch, context);
 }
 

@@ -84,6 +84,7 @@ impl Gateway {
             reports: reporting,
             bell: Bell::new().unwrap(),
             tap: Some(Arc::new(Tap::over(OwnedFd::from(tap)))),
+            tracer: std::sync::Arc::default(),
             reads_tap: true,
             idle: Idle::Spin,
             busy_poll: None,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use control::admin::{ExitCode, Request};
 
 use crate::Session;
@@ -10,8 +10,14 @@ use crate::output::{self, printable};
 
 /// What was negotiated and what failed, oldest first.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  penstock log\n  penstock log site-b --lines 10 --json=lines")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  penstock log\n  penstock log site-b --lines 10 --json=lines\n  penstock log level debug\n  \
+                  penstock log level info,control::netlink=trace"
+)]
 pub(crate) struct Log {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Of this connection only
     connection: Option<String>,
     /// The latest so many lines
@@ -19,8 +25,21 @@ pub(crate) struct Log {
     lines: usize,
 }
 
+#[derive(Subcommand)]
+enum What {
+    /// Set what the daemon logs until its next start: error, warn, info, debug or trace, also by module
+    Level {
+        /// As in PENSTOCK_LOG
+        level: String,
+    },
+}
+
 impl Log {
     pub(crate) fn run(&self, session: &mut Session) -> ExitCode {
+        if let Some(What::Level { level }) = &self.what {
+            let request = Request::LogLevel { level: level.clone() };
+            return output::finish(output::ask(session, &request, |_| true));
+        }
         let request = Request::Log {
             connection: self.connection.clone(),
             lines: self.lines,

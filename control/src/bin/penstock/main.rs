@@ -1,24 +1,40 @@
 //! `penstock`: the command line.
 
+mod capture;
 mod check;
+mod completions;
 mod down;
+mod host;
+mod import;
+mod init;
+mod keygen;
 mod log;
+mod man;
+mod monitor;
 mod output;
+mod pki;
 mod rekey;
 mod reload;
+mod secret_file;
 mod show;
 mod status;
+mod support_bundle;
 mod table;
+mod top;
+mod trace;
 mod up;
 
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use control::admin::ExitCode;
 
 use output::{Format, Output};
+
+/// Where the daemon listens, unless said otherwise.
+const DEFAULT_SOCKET: &str = "/run/penstock/admin.sock";
 
 #[derive(Parser)]
 #[command(
@@ -38,7 +54,7 @@ struct Arguments {
         long,
         global = true,
         value_name = "PATH",
-        default_value = "/run/penstock/admin.sock"
+        default_value = DEFAULT_SOCKET
     )]
     socket: PathBuf,
     /// Seconds to wait for each part of an answer
@@ -66,6 +82,31 @@ enum Verb {
     Reload(reload::Reload),
     /// Check a configuration file, without root and without a daemon
     Check(check::Check),
+    /// Print events as they happen
+    Monitor(monitor::Monitor),
+    /// Live rates of tunnels, workers and ports
+    Top(top::Top),
+    /// Follow packets through every stage
+    Trace(trace::Trace),
+    /// Write packets to a pcapng file, clear and encrypted
+    Capture(capture::Capture),
+    /// Make a random key
+    Keygen(keygen::Keygen),
+    /// Make certificates
+    Pki(pki::Pki),
+    /// Write a first configuration for this machine
+    Init(init::Init),
+    /// Check and tune this machine
+    Host(host::Host),
+    /// Turn another gateway's configuration into Penstock's
+    Import(import::Import),
+    /// Gather what somebody who helps needs to see
+    SupportBundle(support_bundle::SupportBundle),
+    /// Print a shell's completion script
+    Completions(completions::Completions),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 /// How the daemon is reached and how its answers are printed.
@@ -76,6 +117,7 @@ struct Session {
 }
 
 fn main() -> process::ExitCode {
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -105,6 +147,18 @@ fn main() -> process::ExitCode {
         Some(Verb::Log(log)) => log.run(&mut session),
         Some(Verb::Reload(reload)) => reload.run(&mut session),
         Some(Verb::Check(check)) => check.run(),
+        Some(Verb::Monitor(monitor)) => monitor.run(&session),
+        Some(Verb::Top(top)) => top.run(&session),
+        Some(Verb::Trace(trace)) => trace.run(&session),
+        Some(Verb::Capture(capture)) => capture.run(&session),
+        Some(Verb::Keygen(keygen)) => keygen.run(),
+        Some(Verb::Pki(pki)) => pki.run(),
+        Some(Verb::Init(init)) => init.run(),
+        Some(Verb::Host(host)) => host.run(&session),
+        Some(Verb::Import(import)) => import.run(),
+        Some(Verb::SupportBundle(bundle)) => bundle.run(&session),
+        Some(Verb::Completions(completions)) => completions.run(),
+        Some(Verb::Man(man)) => man.run(),
     };
     u8::from(code).into()
 }

@@ -32,6 +32,10 @@ impl Output {
     pub(crate) fn is_json(&self) -> bool {
         self.format.is_some()
     }
+
+    pub(crate) fn format(&self) -> Option<Format> {
+        self.format
+    }
 }
 
 /// Asks and prints the records under `list`; tables have `columns`.
@@ -168,7 +172,7 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
-fn with_schema(mut record: Value) -> Value {
+pub(crate) fn with_schema(mut record: Value) -> Value {
     if let Some(fields) = record.as_object_mut() {
         fields.insert("schema".into(), SCHEMA.into());
     }

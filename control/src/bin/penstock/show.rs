@@ -14,6 +14,7 @@ pub(crate) struct Show {
     /// What to list
     noun: Kind,
     /// Only what bears this name (a tunnel, interface, VRF, prefix or address)
+    #[arg(add = clap_complete::ArgValueCompleter::new(crate::completions::names))]
     name: Option<String>,
     /// With drops: those that never happened too
     #[arg(long)]
