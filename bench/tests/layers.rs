@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("netns", &[]),
     ("dataplane", &["wire", "southbound", "ebpf", "esp-aead", "netns"]),
     ("ike", &["wire", "southbound"]),
-    ("control", &["ike", "southbound", "netns"]),
+    ("control", &["ike", "southbound", "wire", "netns"]),
     ("bench", &["wire", "southbound", "dataplane", "esp-aead", "netns"]),
 ];
 

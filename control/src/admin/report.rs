@@ -144,6 +144,8 @@ impl Reporter<'_> {
                 "packets": label.packets,
                 "bytes": label.bytes,
             }),
+            // Told to the client that follows packets, with names of its own.
+            Status::Trace(_) => Value::Null,
             Status::Vrf(vrf) => json!({
                 "vrf": if vrf.name.is_empty() { self.vrf(vrf.vrf) } else { vrf.name.clone() },
                 "id": vrf.vrf.0,

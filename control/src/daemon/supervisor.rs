@@ -286,6 +286,7 @@ impl Daemon {
                     self.reload_deadline();
                     self.remember_traffic();
                     self.follow_trace();
+                    self.announce_negotiations();
                 }
             }
         }

@@ -69,6 +69,19 @@ impl Daemon {
             .retain(|replies| replies.send(Frame::Records(vec![record.clone()])));
     }
 
+    /// Tells what was negotiated, and what failed.
+    pub(super) fn announce_negotiations(&mut self) {
+        for line in self.ike.news() {
+            let event = if line["failure"] == true {
+                "ike_failed"
+            } else {
+                "ike"
+            };
+            let fields = json!({ "connection": line["connection"], "text": line["text"] });
+            self.announce(event, fields);
+        }
+    }
+
     /// Begins to follow packets.
     pub(super) fn begin_trace(&mut self, wish: &Wish, replies: Replies) {
         if self

@@ -535,6 +535,11 @@ impl Driver {
         });
     }
 
+    /// What happened since it was last called.
+    pub(crate) fn news(&mut self) -> Vec<serde_json::Value> {
+        self.journal.news()
+    }
+
     /// Answers a request for the journal.
     pub(crate) fn log(
         &self,

@@ -24,6 +24,8 @@ struct Line {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     lines: VecDeque<Line>,
+    /// Lines that nobody was told yet.
+    untold: usize,
     failures: BTreeMap<String, (u64, String)>,
 }
 
@@ -57,12 +59,21 @@ impl Journal {
         if self.lines.len() >= MAX_LINES {
             self.lines.pop_front();
         }
+        self.untold = (self.untold + 1).min(MAX_LINES);
         self.lines.push_back(Line {
             unix_ms: unix_ms(),
             connection: connection.map(str::to_owned),
             is_failure,
             text,
         });
+    }
+
+    /// The lines since it was last called.
+    pub(crate) fn news(&mut self) -> Vec<Value> {
+        match std::mem::take(&mut self.untold) {
+            0 => Vec::new(),
+            untold => self.records(None, untold),
+        }
     }
 
     /// The latest lines, at most `limit`, of one connection or of all.

@@ -184,6 +184,7 @@ fn answer(channel: &Channel, message: ToDataplane, instance: u64, state: &mut St
             state.syncs += 1;
             send(channel, &ToControl::Synced { generation, removed });
         }
+        ToDataplane::Trace { .. } => {}
         ToDataplane::Ask { sequence, query } => {
             let records: Vec<Status> = state
                 .recorder
