@@ -33,7 +33,8 @@ impl Man {
 
     fn write(&self, command: &clap::Command, name: &str) -> std::io::Result<()> {
         let mut page = Vec::new();
-        clap_mangen::Man::new(command.clone().name(name.to_owned()))
+        clap_mangen::Man::new(command.clone())
+            .title(name.to_owned())
             .section("8")
             .manual("Penstock")
             .render(&mut page)?;
