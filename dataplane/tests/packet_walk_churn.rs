@@ -230,6 +230,7 @@ fn carry(tables: &Arc<Tables>, slots: [PortSlot; 2], shared: &Shared) -> Carried
         reports: reporting,
         bell: Bell::new().unwrap(),
         tap: None,
+        tracer: std::sync::Arc::default(),
         reads_tap: false,
         idle: Idle::Spin,
         busy_poll: None,
