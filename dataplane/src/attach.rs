@@ -17,7 +17,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
-use ebpf::maps::{self, Counters, PortConfig, Role, VlanKey};
+use ebpf::maps::{self, Counters, Local, PortConfig, Role, VlanKey};
 use wire::MacAddr;
 
 pub use crate::xsk::AttachMode;
@@ -37,6 +37,8 @@ pub struct PortProgram {
     queues: u32,
     vlans: BTreeMap<VlanKey, Role>,
     local: BTreeSet<IpAddr>,
+    // Those of them that are ends of GRE, IP or UDP tunnels, and maybe others.
+    tunnel_ends: BTreeSet<IpAddr>,
     port_map: Array<MapData, [u8; size_of::<PortConfig>()]>,
     vlan_map: HashMap<MapData, [u16; 2], u32>,
     local_v4_map: HashMap<MapData, [u8; 4], u8>,
@@ -79,6 +81,7 @@ impl PortProgram {
             queues,
             vlans: BTreeMap::new(),
             local: BTreeSet::new(),
+            tunnel_ends: BTreeSet::new(),
             port_map: take_map(&mut object, port, maps::PORT)?,
             vlan_map: take_map(&mut object, port, maps::VLANS)?,
             local_v4_map: take_map(&mut object, port, maps::LOCAL_V4)?,
@@ -181,14 +184,19 @@ impl PortProgram {
     }
 
     fn insert_local(&mut self, address: IpAddr) -> Result<(), AttachError> {
+        let Local(local) = if self.tunnel_ends.contains(&address) {
+            Local::TUNNEL_END
+        } else {
+            Local::OWN
+        };
         match address {
             IpAddr::V4(address) => self
                 .local_v4_map
-                .insert(address.octets(), 1, 0)
+                .insert(address.octets(), local, 0)
                 .map_err(map_error(&self.port, maps::LOCAL_V4, "insert"))?,
             IpAddr::V6(address) => self
                 .local_v6_map
-                .insert(address.octets(), 1, 0)
+                .insert(address.octets(), local, 0)
                 .map_err(map_error(&self.port, maps::LOCAL_V6, "insert"))?,
         }
         self.local.insert(address);
@@ -236,6 +244,21 @@ impl PortProgram {
         }
         new.iter().try_for_each(|address| self.insert_local(*address))?;
         gone.iter().try_for_each(|address| self.remove_local(*address))
+    }
+
+    /// Makes exactly these addresses ends of GRE, IP or UDP tunnels; such packets to them are taken where they are the
+    /// gateway's own.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`].
+    pub fn set_tunnel_ends(&mut self, ends: &BTreeSet<IpAddr>) -> Result<(), AttachError> {
+        let before = std::mem::replace(&mut self.tunnel_ends, ends.clone());
+        let changed: Vec<IpAddr> = before
+            .symmetric_difference(ends)
+            .filter(|address| self.local.contains(address))
+            .copied()
+            .collect();
+        changed.iter().try_for_each(|address| self.insert_local(*address))
     }
 
     /// Gives a queue its socket; frames that are taken go there from now on. A socket that is closed leaves

@@ -107,6 +107,7 @@ impl<'u> Handle<'u> {
             let addresses = self.writer.locals_older_than(u64::MAX);
             self.ports
                 .set_local(addresses.iter().map(|local| local.address).collect());
+            self.ports.set_tunnel_ends(self.writer.tunnel_endpoints());
         }
         for port in self.ports.take_changed() {
             if let (Some(slot), Some(view)) = (self.writer.port_slot(port), self.ports.view(port)) {
@@ -192,7 +193,10 @@ impl ForwardingPlane for Handle<'_> {
                 self.ports.remove(id, self.now_ms);
                 self.writer.apply(generation, Update::RemovePort(id))
             }
-            Update::PutLocalAddress(_) | Update::RemoveLocalAddress(_) => {
+            Update::PutLocalAddress(_)
+            | Update::RemoveLocalAddress(_)
+            | Update::PutTunnel(_)
+            | Update::RemoveTunnel(_) => {
                 self.has_new_addresses = true;
                 self.writer.apply(generation, update)
             }

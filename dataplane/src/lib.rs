@@ -13,6 +13,15 @@
 //!                       the host  -> TAP <---------------------------------------------------------------+
 //! ```
 //!
+//! Labels and tunnels other than ESP join in, in the same pass:
+//!
+//! ```text
+//!  rx -> classify -> esp_decap -> tunnel_decap (GRE, IP, UDP) -> mpls_forward -> policy -> ip_forward ...
+//!                          labels alone ---------------------------^     |         of the VRF that the label names
+//!                                                                        +-> egress, midchain under other labels
+//!  ... ip_forward -> label_push -> midchain -> tunnel_encap (GRE, IP, UDP) -> esp_encap -> egress -> tx
+//! ```
+//!
 //! # One worker a core, run to completion
 //!
 //! A [`worker::Worker`] owns its packet memory ([`xsk::Umem`]), its queues ([`xsk::PortQueue`]) and everything that packets
@@ -28,8 +37,11 @@
 //! | [`stage::classify`] | a sound IP packet, of which kind, for whom? | `Truncated`, `MalformedIp`, `IpChecksum`, `ExtensionHeaders`, `MalformedUdp`, `MartianSource`, `NotForwardable`, `UnknownEtherType` |
 //! | [`stage::reassemble`] | do the fragments to us make a whole? | `Fragment…`, `ReassembledTooLong` |
 //! | [`stage::esp_decap`] | which SA, is it fresh, is it authentic, what is in it, may it be? | `Esp…`, `Spi…`, `Sa…`, `EncapsulationMismatch`, `Replayed`, `TooOld`, `IntegrityFailed`, `BadPadding`, `NextHeaderRefused`, `Dummy`, `InnerMalformed`, `SelectorMismatch`, `EcnIllegal` |
+//! | [`stage::tunnel_decap`] | which GRE, IP or UDP tunnel, may it come so? | `GreMalformed`, `MalformedUdp`, `TunnelPayload`, `UnprotectedInbound`, `LabelsRefused` |
+//! | [`stage::mpls_forward`] | what does the top label say, is there TTL left, what is beneath? | `Label…`, `TooBig`, `MartianSource` |
 //! | [`stage::policy`] | what do the rules say? | `PolicyDiscard`, `UnprotectedInbound`, `SelectorMismatch` |
 //! | [`stage::ip_forward`] | where to? | `NoRoute`, `Unreachable`, `Blackhole`, `TtlExceeded`, `TunnelLoop` |
+//! | [`stage::label_push`] | do its labels fit? | `TooBig`, `NoHeadroom` |
 //! | [`stage::midchain`] | does it fit the tunnel, has the tunnel an SA? | `TooBig`, `SaExpired`, `NoOutboundSa` |
 //! | [`stage::esp_encap`] | a sequence number, headers, cipher | `SequenceExhausted`, `NoHeadroom` |
 //! | [`stage::egress`] | whose Ethernet address? | `NeighbourUnresolved`, `NeighbourQueueFull`, `PortMtu` |

@@ -6,7 +6,7 @@
 //! | to                 | on a port that is | what                                                          |
 //! |--------------------|-------------------|---------------------------------------------------------------|
 //! | a local address    | internet          | ESP; ESP in UDP; UDP fragments; ICMP errors about these       |
-//! | a local address    | tunnels           | GRE, IP in IP, MPLS in IP and UDP; their ICMP errors          |
+//! | a tunnel's end     | tunnels           | GRE, IP in IP, MPLS in IP and UDP; their ICMP errors          |
 //! | any other unicast  | protected         | everything but neighbour discovery                            |
 //! | (labelled frames)  | MPLS              | unicast MPLS                                                  |
 //!
@@ -19,7 +19,7 @@ use wire::ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS};
 use wire::udp::{MPLS_PORT, NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
 use wire::{Cursor, EtherType, IpProtocol, MacAddr, ethernet, ipv4, ipv6, udp};
 
-use crate::maps::{Role, VlanKey};
+use crate::maps::{Local, Role, VlanKey};
 use crate::verdict::{Drop, Pass, Redirect, Verdict};
 
 /// What the decision asks of the port that a frame came in by.
@@ -30,10 +30,10 @@ pub trait Steering {
     fn role(&self) -> Role;
     /// What frames of this VLAN are taken for; [`Role::NONE`] where the VLAN is not ours.
     fn vlan_role(&self, vlan: VlanKey) -> Role;
-    /// Whether this is an address of the gateway: one of its own, or a broadcast address of its links.
-    fn is_local_v4(&self, address: Ipv4Addr) -> bool;
-    /// Whether this is an address of the gateway.
-    fn is_local_v6(&self, address: Ipv6Addr) -> bool;
+    /// What this address is to the gateway.
+    fn local_v4(&self, address: Ipv4Addr) -> Local;
+    /// What this address is to the gateway.
+    fn local_v6(&self, address: Ipv6Addr) -> Local;
 }
 
 /// Decides what becomes of a frame.
@@ -103,6 +103,16 @@ fn tag(bytes: &[u8; ethernet::TAG_BYTES]) -> (u16, EtherType) {
     )
 }
 
+/// Elsewhere than at their ends the kernel may have tunnels of its own.
+#[inline(always)]
+fn role_at(role: Role, local: Local) -> Role {
+    if local.is_tunnel_end() {
+        role
+    } else {
+        role.without(Role::TUNNELS)
+    }
+}
+
 /// An upper-layer packet to a local address.
 struct ToLocal<A> {
     protocol: IpProtocol,
@@ -114,7 +124,9 @@ struct ToLocal<A> {
 fn ipv4<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Verdict> {
     let header = ipv4::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     let destination = header.destination();
-    let verdict = if steering.is_local_v4(destination) {
+    let local = steering.local_v4(destination);
+    let verdict = if local.is_own() {
+        let role = role_at(role, local);
         let upper = ToLocal {
             protocol: header.protocol(),
             is_fragment: header.is_fragment(),
@@ -149,7 +161,9 @@ fn is_forwardable_v4(address: Ipv4Addr) -> bool {
 fn ipv6<'p>(mut packet: impl Cursor<'p>, role: Role, steering: &impl Steering) -> Result<Verdict, Verdict> {
     let header = ipv6::Header::parse(&mut packet).map_err(|_| MALFORMED)?;
     let destination = header.destination();
-    let verdict = if steering.is_local_v6(destination) {
+    let local = steering.local_v6(destination);
+    let verdict = if local.is_own() {
+        let role = role_at(role, local);
         ipv6_to_local(packet, role, header.next_header(), destination)?
     } else if role.has(Role::PROTECTED) && is_forwardable_v6(destination) {
         ipv6_transit(packet, header.next_header())?

@@ -19,7 +19,8 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use ebpf::classify::{Steering, classify};
 use ebpf::maps::{
-    COUNTERS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, MAX_VLANS, NO_SOCKET, PortConfig, Role, VlanKey, counter_index,
+    COUNTERS, Local, MAX_LOCAL_ADDRESSES, MAX_QUEUES, MAX_VLANS, NO_SOCKET, PortConfig, Role, VlanKey,
+    counter_index,
 };
 use ebpf::verdict::{Redirect, Verdict};
 use wire::MacAddr;
@@ -31,9 +32,9 @@ static PORT: Array<PortConfig> = Array::with_max_entries(1, 0);
 #[map]
 static VLANS: HashMap<VlanKey, Role> = HashMap::with_max_entries(MAX_VLANS, BPF_F_NO_PREALLOC);
 #[map]
-static LOCAL_V4: HashMap<[u8; 4], u8> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
+static LOCAL_V4: HashMap<[u8; 4], Local> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
-static LOCAL_V6: HashMap<[u8; 16], u8> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
+static LOCAL_V6: HashMap<[u8; 16], Local> = HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 #[map]
@@ -117,6 +118,17 @@ fn lookup<V, const WORDS: usize>(map: *const impl Sized, key: [u64; WORDS]) -> O
     NonNull::new(unsafe { bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const key).cast()) }.cast())
 }
 
+/// What an entry of the sets of local addresses says.
+#[inline(always)]
+fn local(entry: Option<NonNull<Local>>) -> Local {
+    match entry {
+        // SAFETY: entries are single octets that user space replaces; one that is removed meanwhile stays readable
+        // until the program ends (RCU).
+        Some(entry) => unsafe { *entry.as_ptr() },
+        None => Local::NONE,
+    }
+}
+
 struct MapSteering<'a> {
     config: &'a PortConfig,
 }
@@ -145,18 +157,18 @@ impl Steering for MapSteering<'_> {
     }
 
     #[inline(always)]
-    fn is_local_v4(&self, address: Ipv4Addr) -> bool {
+    fn local_v4(&self, address: Ipv4Addr) -> Local {
         let key = u64::from(u32::from_ne_bytes(address.octets()));
-        lookup::<u8, 1>(&raw const LOCAL_V4, [key]).is_some()
+        local(lookup(&raw const LOCAL_V4, [key]))
     }
 
     #[inline(always)]
-    fn is_local_v6(&self, address: Ipv6Addr) -> bool {
+    fn local_v6(&self, address: Ipv6Addr) -> Local {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
         // The black box keeps the compiler from copying octet by octet.
         let key = [[a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]]
             .map(|half| black_box(u64::from_ne_bytes(half)));
-        lookup::<u8, 2>(&raw const LOCAL_V6, key).is_some()
+        local(lookup(&raw const LOCAL_V6, key))
     }
 }
 

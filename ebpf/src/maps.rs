@@ -7,8 +7,8 @@
 //! |-------------|--------------|--------------------|----------------|--------------------------------|
 //! | `PORT`      | array        | 0                  | [`PortConfig`] | 1                              |
 //! | `VLANS`     | hash         | [`VlanKey`]        | [`Role`]       | [`MAX_VLANS`]                  |
-//! | `LOCAL_V4`  | hash         | address, 4 octets  | 1              | [`MAX_LOCAL_ADDRESSES`]        |
-//! | `LOCAL_V6`  | hash         | address, 16 octets | 1              | [`MAX_LOCAL_ADDRESSES`]        |
+//! | `LOCAL_V4`  | hash         | address, 4 octets  | [`Local`]      | [`MAX_LOCAL_ADDRESSES`]        |
+//! | `LOCAL_V6`  | hash         | address, 16 octets | [`Local`]      | [`MAX_LOCAL_ADDRESSES`]        |
 //! | `SOCKETS`   | XSKMAP       | queue              | AF_XDP socket  | queues of the port             |
 //! | `VERDICTS`  | per-CPU array| [`counter_index`]  | frames         | [`COUNTERS`] a queue           |
 
@@ -67,13 +67,20 @@ impl Role {
     pub const INTERNET: Self = Self(2);
     /// Labelled frames are taken.
     pub const MPLS: Self = Self(4);
-    /// Tunnels of the MPLS services are taken: GRE, IP in IP, MPLS in IP and MPLS in UDP.
+    /// What comes to an end of a tunnel is taken: GRE, IP in IP, MPLS in IP and MPLS in UDP.
     pub const TUNNELS: Self = Self(8);
 
     /// The flags of either.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// The flags that `other` does not have.
+    #[must_use]
+    #[inline(always)]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether every flag of `other` is set.
@@ -88,6 +95,34 @@ impl Role {
     #[inline(always)]
     pub const fn has_any(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+/// What an address is to the gateway: a set of flags.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Local(pub u8);
+
+impl Local {
+    /// Somebody else's.
+    pub const NONE: Self = Self(0);
+    /// The gateway's own, or a broadcast address of its links.
+    pub const OWN: Self = Self(1);
+    /// The gateway's own, and an end of a GRE, IP or UDP tunnel.
+    pub const TUNNEL_END: Self = Self(3);
+
+    /// Whether it is the gateway's own.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_own(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether it is an end of a GRE, IP or UDP tunnel.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_tunnel_end(self) -> bool {
+        self.0 & 2 != 0
     }
 }
 

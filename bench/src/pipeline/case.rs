@@ -11,6 +11,12 @@ pub enum Kind {
     Decap,
     /// A plain packet to a neighbour.
     Forward,
+    /// A labelled packet under another label.
+    LabelSwap,
+    /// A plain packet under two labels.
+    LabelPush,
+    /// A labelled packet out of its label and by its table to a neighbour.
+    LabelPop,
 }
 
 impl Kind {
@@ -21,6 +27,9 @@ impl Kind {
             Self::Encap => "encap",
             Self::Decap => "decap",
             Self::Forward => "forward",
+            Self::LabelSwap => "mpls-swap",
+            Self::LabelPush => "mpls-push",
+            Self::LabelPop => "mpls-pop",
         }
     }
 }
@@ -74,7 +83,7 @@ pub struct Case {
     pub algorithm: Option<Algorithm>,
     /// The inner IPv4 packet.
     pub size_bytes: usize,
-    /// SAs in rotation, each packet of a batch of the next.
+    /// SAs in rotation, each packet of a batch of the next; of a label case labels.
     pub sas: u32,
 }
 
@@ -112,6 +121,7 @@ impl Case {
             size_bytes: 64,
             sas: 0,
         });
+        cases.extend(super::labels::cases());
         cases
     }
 }

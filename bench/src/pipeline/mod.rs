@@ -3,6 +3,7 @@
 
 mod aead;
 mod case;
+mod labels;
 mod report;
 mod rig;
 

@@ -19,7 +19,7 @@ use southbound::{
 };
 use thiserror::Error;
 
-use super::{BATCH_PACKETS, Case, Kind};
+use super::{BATCH_PACKETS, Case, Kind, labels};
 
 const LAN: PortId = PortId(1);
 const WAN: PortId = PortId(2);
@@ -83,7 +83,9 @@ impl Rig {
     /// See [`RigError`].
     pub fn new(case: &Case) -> Result<Self, RigError> {
         let (measured, peer) = match case.kind {
-            Kind::Encap | Kind::Forward => (Side::new(1, case)?, None),
+            Kind::Encap | Kind::Forward | Kind::LabelSwap | Kind::LabelPush | Kind::LabelPop => {
+                (Side::new(1, case)?, None)
+            }
             Kind::Decap => (Side::new(2, case)?, Some(Side::new(1, case)?)),
         };
         Ok(Self {
@@ -102,7 +104,16 @@ impl Rig {
     pub fn run_batch(&mut self, clock: &quanta::Clock) -> Result<u64, RigError> {
         self.packets.clear();
         for _ in 0..BATCH_PACKETS {
-            self.packets.push(plain(self.case.size_bytes, self.next_sa));
+            let number = if labels::is_labelled(self.case.kind) {
+                labels::far_number(&self.case, self.next_sa)
+            } else {
+                self.next_sa
+            };
+            let mut packet = plain(self.case.size_bytes, number);
+            if labels::is_labelled(self.case.kind) {
+                labels::put_label(&self.case, self.next_sa, &mut packet);
+            }
+            self.packets.push(packet);
             self.next_sa = (self.next_sa + 1) % self.case.sas.max(1);
         }
         let mut ingress = LAN;
@@ -265,6 +276,13 @@ fn plain(size_bytes: usize, sa: u32) -> Vec<u8> {
 }
 
 fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> {
+    put_objects(writer, number, case)?;
+    labels::set_up(writer, case, (LAN, WAN), [198, 51, 100, 99])?;
+    set_links(writer);
+    Ok(())
+}
+
+fn put_objects(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> {
     let mut apply = |update| writer.apply(1, update);
     for (id, role) in [(LAN, PortRole::Protected), (WAN, PortRole::Internet)] {
         apply(Update::PutPort(PortSpec {
@@ -338,6 +356,10 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
             ))?;
         }
     }
+    Ok(())
+}
+
+fn set_links(writer: &mut Writer) {
     for port in [LAN, WAN] {
         if let Some(slot) = writer.port_slot(port) {
             writer.set_port_link(
@@ -352,7 +374,6 @@ fn set_up(writer: &mut Writer, number: u8, case: &Case) -> Result<(), RigError> 
         }
     }
     writer.settle();
-    Ok(())
 }
 
 fn tunnel_spec(id: TunnelId, local: [u8; 4], remote: [u8; 4]) -> TunnelSpec {

@@ -81,6 +81,7 @@ pub struct PortManager<'u> {
     settings: PortSettings,
     pub(super) ports: BTreeMap<u32, Port<'u>>,
     local: BTreeSet<IpAddr>,
+    tunnel_ends: BTreeSet<IpAddr>,
     /// Closed queues whose frames the device may still write to: until when, whose, what.
     settling: Vec<(u64, usize, ClosedQueue<'u>)>,
     pub(super) changed: BTreeSet<u32>,
@@ -97,6 +98,7 @@ impl<'u> PortManager<'u> {
             settings,
             ports: BTreeMap::new(),
             local: BTreeSet::new(),
+            tunnel_ends: BTreeSet::new(),
             settling: Vec::new(),
             changed: BTreeSet::new(),
             next_count_ms: 0,
@@ -145,6 +147,19 @@ impl<'u> PortManager<'u> {
             }
         }
         self.local = addresses;
+    }
+
+    /// Our ends of GRE, IP and UDP tunnels, where the programs of all ports take such packets.
+    pub fn set_tunnel_ends(&mut self, ends: BTreeSet<IpAddr>) {
+        if self.tunnel_ends == ends {
+            return;
+        }
+        for program in self.ports.values_mut().filter_map(|port| port.program.as_mut()) {
+            if let Err(error) = program.set_tunnel_ends(&ends) {
+                tracing::error!("{error}");
+            }
+        }
+        self.tunnel_ends = ends;
     }
 
     /// An interface changed.
@@ -352,7 +367,7 @@ impl<'u> PortManager<'u> {
             Ok(queues) => queues.unwrap_or(link.receive_queues),
             Err(errno) => return port.wait(format!("{}: {errno}", link.name), now_ms),
         };
-        let attached = Self::attach(port, link, queues, &self.local);
+        let attached = Self::attach(port, link, queues, (&self.local, &self.tunnel_ends));
         let mode = match attached {
             Ok(mode) => mode,
             Err(AttachError::Device { source, .. }) => return port.wait(source.to_string(), now_ms),
@@ -435,7 +450,7 @@ impl<'u> PortManager<'u> {
         port: &mut Port<'u>,
         link: &Link,
         queues: u32,
-        local: &BTreeSet<IpAddr>,
+        (local, tunnel_ends): (&BTreeSet<IpAddr>, &BTreeSet<IpAddr>),
     ) -> Result<AttachMode, AttachError> {
         if let Some((index, mode)) = port.program.as_ref().and_then(PortProgram::attached)
             && index == link.index
@@ -443,6 +458,7 @@ impl<'u> PortManager<'u> {
             return Ok(mode);
         }
         let mut program = PortProgram::load(&port.spec.interface, queues)?;
+        program.set_tunnel_ends(tunnel_ends)?;
         program.set_local(local)?;
         program.set_steering(Role::NONE, MacAddr(link.mac))?;
         let mode = match port.spec.xdp {

@@ -118,9 +118,10 @@ impl<'u> Port<'u> {
 
     /// What the program takes from the kernel here.
     pub(super) fn role(&self) -> Role {
+        // Tunnels are taken where they end, which the program is told by address.
         let role = match self.spec.role {
-            PortRole::Protected => Role::PROTECTED.with(Role::INTERNET),
-            PortRole::Internet => Role::INTERNET,
+            PortRole::Protected => Role::PROTECTED.with(Role::INTERNET).with(Role::TUNNELS),
+            PortRole::Internet => Role::INTERNET.with(Role::TUNNELS),
             PortRole::Trunk => Role::NONE,
         };
         if self.spec.mpls.is_some() {
@@ -340,7 +341,7 @@ mod tests {
         });
         assert!(!port.view().is_up);
         assert_eq!(port.status().phase, PortPhase::LinkDown);
-        assert_eq!(port.role(), Role::INTERNET.with(Role::MPLS));
+        assert_eq!(port.role(), Role::INTERNET.with(Role::TUNNELS).with(Role::MPLS));
     }
 
     #[test]

@@ -86,7 +86,14 @@ fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
     let is_esp = match IpProtocol(header[9]) {
         IpProtocol::ESP => true,
         IpProtocol::TCP => false,
-        IpProtocol::UDP if u16::from_be_bytes([upper[2], upper[3]]) != NAT_TRAVERSAL_PORT => false,
+        IpProtocol::UDP
+            if !matches!(
+                u16::from_be_bytes([upper[2], upper[3]]),
+                NAT_TRAVERSAL_PORT | MPLS_PORT
+            ) =>
+        {
+            false
+        }
         _ => return None,
     };
     is_sound.then_some((packet_bytes, is_esp))

@@ -15,6 +15,9 @@
 //!                    |                      |            +-> Egress -> Transmit
 //!                    +-> Midchain           |            +-> Punt
 //!                    +-> Forward -----------+
+//!   Decap -> Untunnel -+-> PolicyIn     Labels -+-> PolicyOut, PolicyIn (popped, routed in the label's table)
+//!                      +-> Labels               +-> Egress, Midchain (other labels, or none)
+//!   Forward -> Impose (labels) -> Midchain -> Entunnel (GRE, IP, UDP) -> Encap
 //!   any -> Hold (waits, comes back on Forward or PolicyOut)      any -> Drop
 //!   any -> Error -> an ICMP error of our own, on PolicyOut or back into its tunnel
 //! ```

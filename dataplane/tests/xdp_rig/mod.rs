@@ -112,6 +112,7 @@ pub fn load(port: &Port) -> PortProgram {
     let v4 = port.local_v4.iter().copied().map(IpAddr::V4);
     let v6 = port.local_v6.iter().copied().map(IpAddr::V6);
     program.set_local(&v4.chain(v6).collect()).unwrap();
+    program.set_tunnel_ends(&port.tunnel_ends).unwrap();
     program
 }
 

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ebpf::classify::{Steering, classify};
-use ebpf::maps::{Role, VlanKey};
+use ebpf::maps::{Local, Role, VlanKey};
 use ebpf::verdict::{Drop, Pass, Redirect, Verdict};
 use libfuzzer_sys::fuzz_target;
 use wire::{EtherType, IpProtocol, MacAddr, SliceCursor, ethernet, ipv4, ipv6};
@@ -35,11 +35,11 @@ impl Steering for Port {
         );
         self.vlan_role
     }
-    fn is_local_v4(&self, address: Ipv4Addr) -> bool {
-        address == LOCAL_V4
+    fn local_v4(&self, address: Ipv4Addr) -> Local {
+        if address == LOCAL_V4 { Local::TUNNEL_END } else { Local::NONE }
     }
-    fn is_local_v6(&self, address: Ipv6Addr) -> bool {
-        address == LOCAL_V6
+    fn local_v6(&self, address: Ipv6Addr) -> Local {
+        if address == LOCAL_V6 { Local::TUNNEL_END } else { Local::NONE }
     }
 }
 

@@ -125,9 +125,8 @@ impl Writer {
         }
         let number = hop.number;
         self.hops.uses.remove(nhlfe);
-        if let Some(slot) = self.tables.hops.get(number) {
-            slot.replace(None, guard);
-        }
+        // The hop stays where it is until its number is given out again: a worker that looked its route up before the
+        // change must still find it.
         self.hops.numbers.give_back(number, guard);
         self.release_next_hop(&way(nhlfe.via), guard);
     }

@@ -87,9 +87,8 @@ impl Writer {
         if link.count == 0 {
             let number = link.number;
             self.links.uses.remove(key);
-            if let Some(slot) = self.tables.links.get(number) {
-                slot.replace(None, guard);
-            }
+            // The link stays where it is until its number is given out again: a worker that looked its route up
+            // before the change must still find it.
             self.links.numbers.give_back(number, guard);
         }
     }

@@ -311,9 +311,7 @@ impl Writer {
         self.groups.groups[group as usize] = None;
         self.groups.free.push(group);
         if let Kind::Multipath(number) = adjacency.kind() {
-            if let Some(slot) = self.tables.multipaths.get(number) {
-                slot.replace(None, guard);
-            }
+            // As a link's: what a worker has looked up it still finds.
             self.groups.multipaths.give_back(number, guard);
         }
         for next_hop in paths.next_hops.iter() {

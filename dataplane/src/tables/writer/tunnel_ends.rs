@@ -1,9 +1,9 @@
 //! Which tunnel received GRE, IP and UDP packets belong to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use southbound::{Encapsulation, Rejection, TunnelId, TunnelSpec, VrfId};
+use southbound::{Encapsulation, Rejection, TunnelId, TunnelSpec};
 
 use super::Writer;
 use crate::sa::TunnelIndex;
@@ -87,22 +87,9 @@ impl Writer {
         }
     }
 
-    /// Our ends of tunnels that are not ESP alone, in a table: what arrives there is to be steered here.
+    /// Our ends of tunnels that are not ESP alone: what arrives there is to be steered here.
     #[must_use]
-    pub fn tunnel_endpoints(&self, vrf: VrfId) -> Vec<IpAddr> {
-        let mut local: Vec<_> = self
-            .vrf_index(vrf)
-            .map(|vrf| {
-                self.tunnel_ends
-                    .ends
-                    .keys()
-                    .filter(|ends| ends.vrf == vrf)
-                    .map(|ends| ends.local)
-                    .collect()
-            })
-            .unwrap_or_default();
-        local.sort_unstable();
-        local.dedup();
-        local
+    pub fn tunnel_endpoints(&self) -> BTreeSet<IpAddr> {
+        self.tunnel_ends.ends.keys().map(|ends| ends.local).collect()
     }
 }
