@@ -21,7 +21,6 @@ ebpf: ## the XDP object, rebuilt from source with Debian's toolchain
 
 test: ## every test, as root; fails where one fails
 	scripts/packages build test
-	cargo build --workspace --all-targets
 	cargo test --workspace
 
 test-vm: ## zero-copy on igb and virtio NICs, in a virtual machine without KVM; caches 0.8 GB in /var/tmp
@@ -39,7 +38,7 @@ test-vlan: ## VLAN ports with the kernel's VLAN links in namespaces; needs a ker
 
 loom: ## the concurrency models: replay window, sequence numbers, rings, publication
 	scripts/packages build
-	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --target-dir target/loom loom_
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-loom cargo test -p dataplane --lib loom_
 
 bench: ## everything measured in memory: pipeline, AEADs, tables
 	$(MAKE) bench-pipeline

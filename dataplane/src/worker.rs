@@ -152,6 +152,8 @@ pub struct Worker<'u> {
     next_tap_ns: u64,
     next_census_ns: u64,
     is_stopping: bool,
+    /// Said once.
+    books_are_wrong: bool,
     /// Chunks of queues that the main thread has.
     chunks_away: u32,
 }
@@ -186,6 +188,7 @@ impl<'u> Worker<'u> {
             next_tap_ns: 0,
             next_census_ns: 0,
             is_stopping: false,
+            books_are_wrong: false,
             chunks_away: 0,
         };
         Ok((worker, waker))

@@ -212,7 +212,7 @@ fn a_packet_in_several_chunks_is_dropped_whole_and_its_chunks_go_round() {
 }
 
 #[test]
-fn descriptors_of_chunks_never_given_out_make_no_frames() {
+fn fault_49_descriptors_of_chunks_never_given_out_make_no_frames() {
     let umem = umem(16);
     let mut pool = umem.pool().unwrap();
     pool.set_reserve(8);
@@ -228,6 +228,37 @@ fn descriptors_of_chunks_never_given_out_make_no_frames() {
     }
     assert_eq!(queue.complete(&mut pool), 0);
     assert_eq!(queue.counters().foreign_descriptors, 7);
+    assert_conserved(&umem, &pool, &[&queue], 0);
+}
+
+/// What is decrypted in place is the worker's alone: a device that names the chunk again, as received or as sent, makes
+/// no second frame of it.
+#[test]
+fn fault_49_a_chunk_in_the_workers_hands_is_in_no_other() {
+    let umem = umem(16);
+    let mut pool = umem.pool().unwrap();
+    let (mut queue, mut wire) = pair(&umem, id(1), &SMALL).unwrap();
+    queue.refill(&mut pool);
+    wire.deliver(b"sealed").unwrap();
+    let mut held = Vec::new();
+    assert_eq!(queue.receive(64, |frame| held.push(frame)), 1);
+    let frame = held.pop().unwrap();
+    for chunk in 0..16 {
+        // Those that the kernel has are its own to give.
+        if umem.tally().receiving == 8 && chunk >= 8 {
+            assert!(wire.deliver_foreign(chunk * 4096 + 384, 64));
+        }
+        assert!(wire.complete_foreign(chunk * 4096 + 384));
+        assert_eq!(queue.receive(64, |frame| panic!("{frame:?}")), 0);
+        assert_eq!(queue.complete(&mut pool), 0);
+    }
+    assert_eq!(frame.bytes(), b"sealed");
+    assert_conserved(&umem, &pool, &[&queue], 1);
+    // Sent, it is the kernel's until it is completed once.
+    queue.push(frame).unwrap();
+    queue.wake();
+    assert_eq!(wire.collect(), [b"sealed"]);
+    assert_eq!(queue.complete(&mut pool), 1);
     assert_conserved(&umem, &pool, &[&queue], 0);
 }
 

@@ -4,7 +4,10 @@
 
 mod rig;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use dataplane::xsk::{
     BindError, BindRequest, CopyMode, CopyPolicy, PortQueue, QueueId, RingSizes, Umem, UmemConfig,
@@ -61,7 +64,7 @@ fn forwards_between_two_ports_of_one_queue_and_conserves_frames() {
 }
 
 #[test]
-fn four_queues_of_two_workers_all_carry_traffic() {
+fn fault_69_four_queues_of_two_workers_share_memory_and_no_ring() {
     let links = Links::new("four", 4);
     with_gateway(&links, 2, |gateway| {
         gateway.put(1);
@@ -74,6 +77,55 @@ fn four_queues_of_two_workers_all_carry_traffic() {
         assert_eq!(gateway.work.queues_seen.load(Ordering::Relaxed), 0b1111);
         assert_eq!(gateway.work.dropped.load(Ordering::Relaxed), 0);
     });
+}
+
+/// Closed while it sends, a zero-copy socket has hung NICs: first the worker lets go of the queue, then the program is
+/// detached, then the socket is closed. Here without a NIC, but with the same calls in the same order.
+#[test]
+fn fault_65_ports_taken_down_under_transmit_load_lose_no_frame_and_come_back() {
+    let links = Links::new("teardown", 2);
+    let taps = taps(&links);
+    let blast = links.tap(1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for number in 0u32.. {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                if !blast.send(&frame(1, number as u16 % 64, number)) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let end = SetAtEnd(&is_over);
+        with_gateway(&links, 2, |gateway| {
+            gateway.put(1);
+            gateway.put(2);
+            gateway.both_up();
+            for port in [2, 1, 2, 1] {
+                let before = gateway.work.forwarded.load(Ordering::Relaxed);
+                gateway.until("it sends", |gateway| {
+                    gateway.work.forwarded.load(Ordering::Relaxed) > before + 100
+                });
+                gateway.remove(port);
+                gateway.until("the port is gone", |gateway| gateway.status(port).is_none());
+                gateway.put(port);
+                gateway.both_up();
+            }
+            drop(end);
+            assert_eq!(send_and_count(gateway, &taps, 200, 8), 200);
+        });
+    });
+}
+
+/// Set also where a test fails: the thread that looks at it would be waited for without end.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -206,7 +258,7 @@ fn zero_copy_that_is_required_and_refused_is_said() {
 }
 
 #[test]
-fn an_mtu_that_changes_is_published_and_one_too_large_is_refused() {
+fn fault_70_an_mtu_that_changes_is_published_and_one_too_large_is_refused() {
     let links = Links::new("mtu", 1);
     with_gateway(&links, 1, |gateway| {
         gateway.put(1);

@@ -49,7 +49,7 @@ fn check<T>(name: &str, transform: Transform, keymat: &[u8], value: T) {
 }
 
 #[test]
-fn dropped_keys_leave_nothing() {
+fn fault_53_dropped_keys_leave_nothing() {
     if Engine::detected() == Engine::Portable {
         // The library-backed engine's material lies behind a pointer, and the libraries erase it.
         return;

@@ -155,6 +155,14 @@ impl<'u> Worker<'u> {
         // From the table of owners, so that the four sum up to all frames only if none is lost or in two places.
         let held = self.pool.umem().tally().held + self.chunks_away;
         counters.set(WorkerCounter::FramesHeld, u64::from(held));
+        match self.check_books() {
+            Ok(()) => self.books_are_wrong = false,
+            Err(error) if !self.books_are_wrong => {
+                self.books_are_wrong = true;
+                tracing::error!(worker = self.parts.number, "the books do not balance: {error}");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_cannot_be() {
+    fn fault_70_sizes_that_cannot_be_are_refused() {
         let with = |frame_count, headroom_bytes| {
             Umem::new(&UmemConfig {
                 frame_count,
