@@ -11,6 +11,11 @@ build: ## the daemons and the command line, optimised
 	scripts/packages build
 	cargo build --release --workspace --bins
 
+deb: ## the Debian package, in target/deb
+	scripts/packages build
+	cargo build --release --workspace --bins
+	packaging/build-deb target/release target/deb
+
 demo: ## two gateways, two hosts, real traffic; HOLD=1 leaves them running
 	scripts/packages build demo
 	cargo build --release --workspace --bins
@@ -68,4 +73,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: docs help build demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint
+.PHONY: docs help build deb demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint

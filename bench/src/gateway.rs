@@ -59,6 +59,10 @@ pub struct Dataplane {
     pub frames_per_worker: u32,
     /// More arguments of its command line.
     pub arguments: Vec<String>,
+    /// Its environment, beside what it inherits.
+    pub environment: Vec<(&'static str, String)>,
+    /// And that of control.
+    pub control_environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Dataplane {
@@ -68,6 +72,8 @@ impl Default for Dataplane {
             frames_per_worker: 8192,
             // A call that the filter forgot must not hide as an error that somebody puts up with.
             arguments: ["--seccomp", "kill"].map(str::to_owned).to_vec(),
+            environment: Vec::new(),
+            control_environment: Vec::new(),
         }
     }
 }
@@ -142,6 +148,7 @@ impl Gateway {
         command.args(["--cores", &cores.join(",")]);
         command.args(["--frames-per-worker", &self.options.frames_per_worker.to_string()]);
         command.args(&self.options.arguments);
+        command.envs(self.options.environment.iter().cloned());
         let socket = self.folder.join("dataplane.sock");
         let _ = std::fs::remove_file(&socket);
         let process = Process::spawn(command, &self.folder.join("dataplane.log"))?;
@@ -172,6 +179,7 @@ impl Gateway {
             .arg("--admin-socket")
             .arg(self.folder.join("control.sock"));
         command.arg("--state").arg(self.folder.join("state"));
+        command.envs(self.options.control_environment.iter().cloned());
         let process = Process::spawn(command, &self.folder.join("control.log"))?;
         self.control = Some(process);
         if wait_until(START_LIMIT, || self.penstock(&["show", "ports"]).is_ok()) {

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bench::gateway::{Dataplane, Gateway};
@@ -12,7 +13,9 @@ use bench::process::wait_until;
 use bench::site_to_site::SiteToSite;
 use bench::sites::{HOST_A, HOST_B, Sites, TUNNEL_UP_LIMIT, answers};
 use bench::topology::{Links, Topology};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde_json::Value;
 
 /// What `/proc` says of each thread of a process.
@@ -314,4 +317,137 @@ fn packet_memory_is_in_huge_pages_where_there_are_some_and_in_small_ones_else() 
     assert_eq!(has_huge_pages(&gateway), false);
     let log = gateway.logs();
     assert!(log.contains("no hugepages: normal pages are used"), "{log}");
+}
+
+/// What a service manager would hear of a daemon.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn listen(folder: &Path, name: &str) -> Self {
+        let path = folder.join(name);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self { socket, path }
+    }
+
+    fn environment(&self) -> [(&'static str, String); 2] {
+        [
+            ("NOTIFY_SOCKET", self.path.to_string_lossy().into_owned()),
+            ("WATCHDOG_USEC", "1000000".to_owned()),
+        ]
+    }
+
+    /// Waits for a message with this line.
+    fn hear(&self, line: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self
+                .socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("no {line}: {error}"));
+            let message = String::from_utf8_lossy(&buffer[..length]);
+            if message.lines().any(|heard| heard == line) {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing is said for this long.
+    fn is_silent(&self, limit: Duration) -> bool {
+        let mut buffer = [0; 4096];
+        while self.socket.set_nonblocking(true).is_ok() && self.socket.recv(&mut buffer).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+        std::thread::sleep(limit);
+        self.socket.set_nonblocking(true).unwrap();
+        let silent = self.socket.recv(&mut buffer).is_err();
+        self.socket.set_nonblocking(false).unwrap();
+        silent
+    }
+}
+
+/// A worker's thread that stands still until this is dropped, as if it hung; the thread that makes it must drop it.
+struct Hung(Pid);
+
+impl Hung {
+    fn worker(process: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let worker = threads
+            .map(|thread| thread.unwrap().path())
+            .find(|thread| {
+                fs::read_to_string(thread.join("comm"))
+                    .unwrap()
+                    .starts_with("worker-")
+            })
+            .unwrap();
+        let thread: i32 = worker.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let thread = Pid::from_raw(thread);
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        // It stops a moment after it is told to; until then it cannot be let go.
+        let _ = wait_until(Duration::from_secs(5), || ptrace::detach(self.0, None).is_ok());
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_start_reload_life_and_end() {
+    let tunnel = SiteToSite::new("aes128gcm16", 20).unwrap();
+    let topology = Topology::new("notify", Links::default()).unwrap();
+    let folder = std::env::temp_dir().join(format!("notify-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let [dataplane, control] = ["dataplane", "control"].map(|name| Manager::listen(&folder, name));
+    let options = Dataplane {
+        environment: dataplane.environment().to_vec(),
+        control_environment: control.environment().to_vec(),
+        ..Dataplane::default()
+    };
+    let mut gateway = Gateway::start(
+        &topology.gateway_1,
+        &tunnel.configuration(1),
+        &tunnel.secrets(),
+        options,
+    )
+    .unwrap();
+    for (manager, process) in [
+        (&dataplane, gateway.dataplane().unwrap().id()),
+        (&control, gateway.control().unwrap().id()),
+    ] {
+        manager.hear("READY=1");
+        manager.hear("WATCHDOG=1");
+        kill(Pid::from_raw(process.cast_signed()), Signal::SIGHUP).unwrap();
+        manager.hear("RELOADING=1");
+        manager.hear("READY=1");
+        manager.hear("WATCHDOG=1");
+    }
+    // A worker that hangs starves the watchdog, though the main thread is well.
+    let process = gateway.dataplane().unwrap().id();
+    let worker = Hung::worker(process);
+    assert!(
+        wait_until(Duration::from_secs(10), || dataplane
+            .is_silent(Duration::from_secs(2))),
+        "{}",
+        gateway.logs()
+    );
+    assert!(
+        gateway
+            .dataplane()
+            .unwrap()
+            .log()
+            .contains("the worker stands still")
+    );
+    drop(worker);
+    dataplane.hear("WATCHDOG=1");
+    assert!(gateway.control().unwrap().terminate().unwrap().success());
+    control.hear("STOPPING=1");
+    assert!(gateway.dataplane().unwrap().terminate().unwrap().success());
+    dataplane.hear("STOPPING=1");
+    fs::remove_dir_all(folder).unwrap();
 }

@@ -15,9 +15,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("southbound", &["wire"]),
     ("esp-aead", &[]),
     ("netns", &[]),
-    ("dataplane", &["wire", "southbound", "ebpf", "esp-aead", "netns"]),
+    ("service", &[]),
+    (
+        "dataplane",
+        &["wire", "southbound", "ebpf", "esp-aead", "netns", "service"],
+    ),
     ("ike", &["wire", "southbound"]),
-    ("control", &["ike", "southbound", "wire", "netns"]),
+    (
+        "control",
+        &["ike", "southbound", "wire", "netns", "service"],
+    ),
     ("bench", &["wire", "southbound", "dataplane", "esp-aead", "netns"]),
 ];
 

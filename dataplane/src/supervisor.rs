@@ -17,6 +17,7 @@ use esp_aead::SelfTestError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use service::ServiceManager;
 use southbound::WorkerStatus;
 use thiserror::Error;
 
@@ -32,7 +33,7 @@ use crate::seccomp::{self, Mode, SeccompError};
 use crate::server::{Server, Welcome};
 use crate::tables::{Limits, Tables, Writer};
 use crate::tap::Tap;
-use crate::worker::{Command, Parts, Worker, now_ns};
+use crate::worker::{Command, Heartbeat, Parts, Worker, now_ns};
 use crate::xsk::{Pages, Umem, UmemConfig, UmemError};
 
 /// How long the main thread sleeps at most: what wakes it comes by descriptors, and what is due by the port manager's
@@ -110,6 +111,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
     config.validate()?;
     let engine = esp_aead::start()?;
     tracing::info!(engine = engine.name(), "the ciphers give their known answers");
+    let service = ServiceManager::from_environment().map_err(kernel("reach the service manager"))?;
     let signals = block_signals().map_err(kernel("take signals"))?;
     privileges::hide_memory()?;
     let tap = open_tap(config)?;
@@ -128,6 +130,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
     thread::scope(|scope| {
         let mut ends = Vec::new();
         let mut voices = Vec::new();
+        let mut heartbeats = Vec::new();
         let mut stops = Stops(Vec::new());
         for (number, umem) in umems.iter().enumerate() {
             let (commands, obeyed) = unbounded();
@@ -161,7 +164,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                     handoff,
                 };
                 let made = Worker::new(pool, parts).map(|(mut worker, waker)| {
-                    let _ = ready.send(Ok(waker));
+                    let _ = ready.send(Ok((waker, worker.heartbeat())));
                     worker.run();
                 });
                 if let Err(error) = made {
@@ -172,12 +175,13 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
                 .name(format!("worker-{number}"))
                 .spawn_scoped(scope, body)
                 .map_err(kernel("start a worker"))?;
-            let waker = has_started
+            let (waker, heartbeat) = has_started
                 .recv()
                 .map_err(|_| io::ErrorKind::BrokenPipe.into())
                 .flatten()
                 .map_err(kernel("start a worker"))?;
             stops.0.push(Sender::clone(&commands));
+            heartbeats.push(heartbeat);
             ends.push(WorkerEnd {
                 umem,
                 commands,
@@ -193,7 +197,8 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             voices,
         );
         restrict(config.seccomp)?;
-        serve(handle, &mut server, &signals, &bell)
+        let watchdog = Watchdog::new(service, heartbeats);
+        serve(handle, &mut server, &signals, &bell, watchdog)
     })
 }
 
@@ -215,12 +220,15 @@ fn serve(
     server: &mut Server,
     signals: &SignalFd,
     bell: &Bell,
+    mut watchdog: Watchdog,
 ) -> Result<(), StartError> {
     tracing::info!("ready");
+    watchdog.service.ready();
     loop {
         bell.hear();
         let now_ms = now_ns() / 1_000_000;
         handle.turn(now_ms);
+        watchdog.look(now_ms);
         server.serve(&mut handle);
         handle.settle();
         let mut waited: Vec<PollFd<'_>> = server.interests().collect();
@@ -240,6 +248,13 @@ fn serve(
             Err(error) => return Err(kernel("wait")(error)),
         }
         if let Ok(Some(signal)) = signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGHUP as u32 {
+                // What can be changed comes over the socket: there is no file to read again.
+                watchdog.service.reloading();
+                watchdog.service.ready();
+                continue;
+            }
+            watchdog.service.stopping();
             tracing::info!(signal = signal.ssi_signo, "ending: ports are drained");
             break;
         }
@@ -260,6 +275,46 @@ fn serve(
     }
 }
 
+/// Tells the service manager that the dataplane lives, while every worker makes turns.
+struct Watchdog {
+    service: ServiceManager,
+    workers: Vec<(Arc<Heartbeat>, u64)>,
+    next_ms: u64,
+}
+
+impl Watchdog {
+    fn new(service: ServiceManager, workers: Vec<Arc<Heartbeat>>) -> Self {
+        Self {
+            service,
+            workers: workers.into_iter().map(|worker| (worker, 0)).collect(),
+            next_ms: 0,
+        }
+    }
+
+    fn look(&mut self, now_ms: u64) {
+        let Some(interval) = self.service.alive_interval() else {
+            return;
+        };
+        if now_ms < self.next_ms {
+            return;
+        }
+        self.next_ms = now_ms + interval.as_millis() as u64;
+        let mut are_alive = true;
+        for (number, (worker, seen)) in self.workers.iter_mut().enumerate() {
+            let turns = worker.turns();
+            // It wakes of itself ten times a second.
+            if turns == *seen {
+                are_alive = false;
+                tracing::error!(worker = number, turns, "the worker stands still");
+            }
+            *seen = turns;
+        }
+        if are_alive {
+            self.service.alive();
+        }
+    }
+}
+
 /// Leaves every thread only the system calls that it needs.
 fn restrict(mode: Mode) -> Result<(), SeccompError> {
     if mode == Mode::Off {
@@ -268,11 +323,12 @@ fn restrict(mode: Mode) -> Result<(), SeccompError> {
     seccomp::install(mode)
 }
 
-/// Blocks the signals that end the process, for this thread and those that it will start.
+/// Blocks the signals that the main thread answers, for this thread and those that it will start.
 fn block_signals() -> nix::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGHUP);
     signals.thread_block()?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }

@@ -8,6 +8,7 @@ mod answers;
 mod connections;
 mod events;
 mod gather;
+mod pulse;
 mod reload;
 mod routing;
 mod supervisor;

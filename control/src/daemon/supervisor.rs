@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::allowance::Allowance;
 use super::answers::{Purpose, Question};
 use super::gather::Gathering;
+use super::pulse::Pulse;
 use super::reload::PendingReload;
 use super::watch::ActiveTrace;
 use crate::admin::{Command, Replies, Server};
@@ -246,6 +247,7 @@ impl Daemon {
             tunnels = self.gateway.tunnels.len(),
             "started"
         );
+        let mut pulse = Pulse::start();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -280,16 +282,18 @@ impl Daemon {
                 Wake::Ike(stimulus) => self.ike.take(stimulus),
                 Wake::Command(command) => self.command(command),
                 Wake::Scrape(scrape) => self.gather(scrape),
-                Wake::Reload => self.begin_reload(None, false),
+                Wake::Reload => pulse.reload(|| self.begin_reload(None, false)),
                 Wake::Stop => break,
                 Wake::Tick => {
                     self.reload_deadline();
                     self.remember_traffic();
                     self.follow_trace();
                     self.announce_negotiations();
+                    pulse.beat();
                 }
             }
         }
+        pulse.stop();
         info!("stopped; the dataplane goes on with what it holds");
     }
 
