@@ -21,10 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["wire", "southbound", "ebpf", "esp-aead", "netns", "service"],
     ),
     ("ike", &["wire", "southbound"]),
-    (
-        "control",
-        &["ike", "southbound", "wire", "netns", "service"],
-    ),
+    ("control", &["ike", "southbound", "wire", "netns", "service"]),
     ("bench", &["wire", "southbound", "dataplane", "esp-aead", "netns"]),
 ];
 
