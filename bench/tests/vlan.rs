@@ -86,7 +86,7 @@ fn tag_site_1(topology: &Topology) {
 }
 
 fn port(gateway: &Gateway, interface: &str) -> Value {
-    gateway.json(&["show", "ports", interface]).unwrap()[0].clone()
+    gateway.json(&["show", "ports", interface]).unwrap()["ports"][0].clone()
 }
 
 fn start(stem: &str) -> (Topology, Gateway, Gateway) {
