@@ -88,9 +88,14 @@ impl StrongSwan {
         ] {
             make(&folder.join(name))?;
         }
+        // As the daemon itself sees it.
+        let seen = match &root {
+            Some(root) => Path::new("/").join(folder.strip_prefix(root).unwrap_or(&folder)),
+            None => folder.clone(),
+        };
         fs::write(
             folder.join("strongswan.conf"),
-            settings(&folder, &files.charon_lines),
+            settings(&seen, &files.charon_lines),
         )?;
         for (place, pem) in &files.pem {
             fs::write(folder.join(place), pem)?;

@@ -65,7 +65,7 @@ fn a_failed_negotiation_is_told_in_one_line() {
     fails(&secret, &["authentication"]);
     let mut selectors = terms.clone();
     selectors.children = terms.children.replace("10.2.0.0/24", "10.7.0.0/24");
-    fails(&selectors, &["traffic selectors"]);
+    fails(&selectors, &["ts_unacceptable"]);
     // And as responder: what was offered, and what was expected.
     let mut ours = terms.clone();
     ours.connection += "proposals = [\"aes256gcm16-prfsha384-ecp384\"]\n";

@@ -7,6 +7,7 @@
 mod certificates;
 mod life;
 mod mobility;
+mod quantum;
 mod rekey;
 mod remote_access;
 mod site;
