@@ -58,6 +58,11 @@ ike-sim: ## IKEv2 between two endpoints over a network that does its worst; SEED
 	scripts/packages build
 	IKE_SIM_SEEDS=$(or $(SEEDS),10000) IKE_SIM_FIRST=$(or $(FIRST),0) cargo test --release -p ike --test simulation
 
+instructions: ## instructions of the packet path, compared with the committed counts; WRITE=1 commits new ones
+	scripts/packages build instructions
+	cargo build --release -p bench --bin penstock-pipeline --bin penstock-instructions
+	target/release/penstock-instructions $(if $(WRITE),--write)
+
 fuzz: ## every fuzz target for FOR seconds each (5)
 	scripts/packages build
 	fuzz/run $(or $(FOR),5)
@@ -73,4 +78,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: docs help build deb demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim fuzz lint
+.PHONY: docs help build deb demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim instructions fuzz lint

@@ -5,6 +5,7 @@ pub mod eavesdropper;
 pub mod freeradius;
 pub mod gateway;
 pub mod http;
+pub mod instructions;
 pub mod iperf;
 pub mod load;
 pub mod negotiated;

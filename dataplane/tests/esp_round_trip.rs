@@ -66,7 +66,13 @@ fn round_trip(umem: &'static Umem, case: &Case) {
     }
     let at = match case.mode {
         Mode::Tunnel => {
-            esp_layout::TunnelLayout::new(&template, sizes, &tunnel).apply(&mut frame, &mut meta, sequence)
+            let layout = esp_layout::TunnelLayout::new(&template, sizes, &tunnel);
+            match layout.header_bytes() {
+                24 => layout.apply::<24>(&mut frame, &mut meta, sequence),
+                32 => layout.apply::<32>(&mut frame, &mut meta, sequence),
+                44 => layout.apply::<44>(&mut frame, &mut meta, sequence),
+                _ => layout.apply::<52>(&mut frame, &mut meta, sequence),
+            }
         }
         Mode::Transport => esp_layout::transport(&mut frame, &mut meta, &template, sizes, sequence),
     }

@@ -314,7 +314,11 @@ pub fn decrement_ttl(header: &mut [u8; HEADER_BYTES]) -> Result<u8, TtlExpired> 
     if ttl <= 1 {
         return Err(TtlExpired);
     }
-    set_ttl(header, ttl - 1);
+    // RFC 1624 equation 3, where the complement of the old word and the new one are always 0xfeff together.
+    let sum = u32::from(!u16::from_be_bytes([header[10], header[11]])) + 0xfeff;
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[8] = ttl - 1;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
     Ok(ttl - 1)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::pipeline::{Case, markdown, measure};
+use bench::pipeline::{Case, markdown, measure, walk};
 use clap::Parser;
 
 /// Measures the packet path in memory.
@@ -20,6 +20,9 @@ struct Options {
     /// Only cases whose name contains this, such as "encap aes-128-gcm 1420 B 1 SAs"
     #[arg(long, default_value = "")]
     only: String,
+    /// Only walk so many batches of each case, without a clock, for tools that count otherwise
+    #[arg(long)]
+    batches: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -35,15 +38,12 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut records = Vec::new();
     for case in Case::all() {
-        let algorithm = case.algorithm.map_or("", |algorithm| algorithm.report_name);
-        let name = format!(
-            "{} {algorithm} {} B {} SAs",
-            case.kind.name(),
-            case.size_bytes,
-            case.sas
-        );
-        if name.contains(&options.only) {
-            records.push(measure(&case, Duration::from_millis(options.budget_ms))?);
+        if !case.name().contains(&options.only) {
+            continue;
+        }
+        match options.batches {
+            Some(batches) => walk(&case, batches)?,
+            None => records.push(measure(&case, Duration::from_millis(options.budget_ms))?),
         }
     }
     print!("{}", markdown(&records));

@@ -88,6 +88,18 @@ pub struct Case {
 }
 
 impl Case {
+    /// What it is called on the command line.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let algorithm = self.algorithm.map_or("-", |algorithm| algorithm.report_name);
+        format!(
+            "{} {algorithm} {} B {} SAs",
+            self.kind.name(),
+            self.size_bytes,
+            self.sas
+        )
+    }
+
     /// The cases of a whole run: every transform at three sizes both ways, the first one over many SAs, and plain
     /// forwarding.
     #[must_use]
@@ -105,14 +117,16 @@ impl Case {
                 }
             }
         }
-        for kind in [Kind::Encap, Kind::Decap] {
-            for size_bytes in [64, 1420] {
-                cases.push(Self {
-                    kind,
-                    algorithm: ALGORITHMS.first().copied(),
-                    size_bytes,
-                    sas: 10_000,
-                });
+        for sas in [10_000, 1_000_000] {
+            for kind in [Kind::Encap, Kind::Decap] {
+                for size_bytes in [64, 1420] {
+                    cases.push(Self {
+                        kind,
+                        algorithm: ALGORITHMS.first().copied(),
+                        size_bytes,
+                        sas,
+                    });
+                }
             }
         }
         cases.push(Self {

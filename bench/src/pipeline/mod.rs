@@ -58,5 +58,18 @@ pub fn measure(case: &Case, budget: Duration) -> Result<Record, RigError> {
     })
 }
 
+/// Walks `batches` batches of a case.
+///
+/// # Errors
+/// As [`measure`].
+pub fn walk(case: &Case, batches: usize) -> Result<(), RigError> {
+    let mut rig = Rig::new(case)?;
+    let clock = quanta::Clock::new();
+    for _ in 0..batches {
+        rig.run_batch(&clock)?;
+    }
+    Ok(())
+}
+
 const WARM_UP_BATCHES: usize = 200;
 const BATCHES_PER_LOOK: usize = 50;

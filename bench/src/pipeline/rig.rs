@@ -128,10 +128,16 @@ impl Rig {
             ingress = WAN;
         }
         self.measured.load(ingress, &self.packets);
-        let cycles = self.measured.walk(clock);
+        let cycles = measured_walk(&mut self.measured, clock);
         self.measured.unload(None)?;
         Ok(cycles)
     }
+}
+
+/// Found by its name where instructions are counted.
+#[inline(never)]
+fn measured_walk(side: &mut Side, clock: &quanta::Clock) -> u64 {
+    side.walk(clock)
 }
 
 impl Side {

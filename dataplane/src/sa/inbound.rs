@@ -8,7 +8,7 @@ use esp_aead::{KeyError, OpenKey, Transform};
 use southbound::{Lifetime, Mode, SaRef, SaSpec, UdpEncapsulation};
 
 use super::{Crossing, EspSizes, ReplayState, Selectors, TunnelIndex, Usage, algorithm};
-use crate::tables::publish::{Always, Guard};
+use crate::tables::publish::{Always, Guard, prefetch};
 
 /// What of an inbound SA may change while it is used.
 #[derive(Debug)]
@@ -166,6 +166,14 @@ impl InboundSa {
     #[must_use]
     pub fn terms<'g>(&'g self, guard: &'g Guard) -> &'g InboundTerms {
         self.terms.load(guard)
+    }
+
+    /// Starts to load what lies behind pointers: the terms, and the window's word for a number with these low bits. The
+    /// object itself is there.
+    #[inline]
+    pub fn prefetch(&self, sequence_low: u32, guard: &Guard) {
+        prefetch(self.terms(guard));
+        self.replay.prefetch(sequence_low);
     }
 
     /// Whether a hard limit stopped it.

@@ -18,7 +18,7 @@ pub use lifetime::{Crossing, Usage};
 pub use outbound::{OutboundSa, OutboundTerms};
 pub use path_mtu::PathMtu;
 pub use path_report::PathReport;
-pub use replay::{Refusal, ReplayState};
+pub use replay::{Committed, Refusal, ReplayState};
 pub use selector::{Flow, Selectors};
 pub use sequence::{Run, SequenceNumbers};
 pub use template::OuterTemplate;

@@ -8,7 +8,7 @@ use esp_aead::{ESP_HEADER_BYTES, KeyError, SealKey, Transform};
 use southbound::{Lifetime, Mode, SaRef, SaSpec};
 
 use super::{Crossing, EspSizes, OuterTemplate, Run, SequenceNumbers, TunnelIndex, Usage, algorithm};
-use crate::tables::publish::{Always, Guard};
+use crate::tables::publish::{Always, Guard, prefetch};
 
 /// Pad length and next header (RFC 4303 section 2).
 const TRAILER_BYTES: u16 = 2;
@@ -135,6 +135,12 @@ impl OutboundSa {
     #[must_use]
     pub fn terms<'g>(&'g self, guard: &'g Guard) -> &'g OutboundTerms {
         self.terms.load(guard)
+    }
+
+    /// Starts to load the terms, which lie behind a pointer. The object itself is there.
+    #[inline]
+    pub fn prefetch_terms(&self, guard: &Guard) {
+        prefetch(&self.terms(guard).template);
     }
 
     /// Takes up to `count` sequence numbers, once for each batch.

@@ -29,6 +29,15 @@ pub enum Refusal {
     TooOld,
 }
 
+/// What became of a batch's numbers: a bit for each, the first one lowest. Those of neither kind were too old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Accepted.
+    pub accepted: u64,
+    /// Accepted before.
+    pub replayed: u64,
+}
+
 const NUMBERS_PER_WORD: u64 = 48;
 const BITS: u64 = (1 << NUMBERS_PER_WORD) - 1;
 
@@ -103,6 +112,14 @@ impl ReplayState {
         (high <= u64::from(u32::MAX)).then_some(high << 32 | u64::from(low))
     }
 
+    /// Starts to load the word of the number that a packet with `low` has.
+    #[inline]
+    pub fn prefetch(&self, low: u32) {
+        if let (Some(number), false) = (self.infer(low), self.words.is_empty()) {
+            crate::tables::publish::prefetch(&self.words[self.place(number).word]);
+        }
+    }
+
     /// Whether `number` could be accepted; changes nothing, and is asked before the ICV is checked.
     ///
     /// # Errors
@@ -144,17 +161,69 @@ impl ReplayState {
         }
         self.advance(number);
         let place = self.place(number);
+        self.set(number, place, place.bit)
+    }
+
+    /// [`Self::commit`] for the numbers of a batch, at most 64, in this order; numbers of one word that follow each other
+    /// cost one exchange together.
+    #[inline]
+    pub fn commit_all(&self, numbers: &[u64]) -> Committed {
+        let mut committed = Committed::default();
+        let mut at = 0;
+        while let Some(&first) = numbers.get(at) {
+            let block = first / NUMBERS_PER_WORD;
+            let (mut least, mut most, mut bits, mut count) = (first, first, 0, 0);
+            for &number in &numbers[at..] {
+                let bit = 1 << (number % NUMBERS_PER_WORD);
+                if number / NUMBERS_PER_WORD != block || bits & bit != 0 {
+                    break;
+                }
+                (least, most) = (least.min(number), most.max(number));
+                bits |= bit;
+                count += 1;
+            }
+            if self.commit_word(least, most, bits) {
+                committed.accepted |= (u64::MAX >> (64 - count)) << at;
+            } else {
+                for (place, &number) in numbers[at..].iter().take(count).enumerate() {
+                    let bit = 1 << (at + place);
+                    match self.commit(number) {
+                        Ok(()) => committed.accepted |= bit,
+                        Err(Refusal::Replayed) => committed.replayed |= bit,
+                        Err(Refusal::TooOld) => {}
+                    }
+                }
+            }
+            at += count;
+        }
+        committed
+    }
+
+    /// Accepts all of several numbers of one word, or none.
+    #[inline]
+    fn commit_word(&self, least: u64, most: u64, bits: u64) -> bool {
+        if self.words.is_empty() || least == 0 || most.saturating_sub(self.top()) > BEYOND {
+            return false;
+        }
+        // They are closer to each other than any window is wide, so that none gets too old by another.
+        self.advance(most);
+        self.set(least, self.place(least), bits).is_ok()
+    }
+
+    /// Sets the bits of numbers in one word, `least` being the least of them, where none of them is set and none too old.
+    #[inline]
+    fn set(&self, least: u64, place: Place, bits: u64) -> Result<(), Refusal> {
         let cell = &self.words[place.word];
         let mut word = cell.load(Ordering::Acquire);
         loop {
             // After the word, so that the word's lap is at most that of this `top`.
-            if self.top.load(Ordering::Relaxed) - number >= u64::from(self.width) {
+            if self.top.load(Ordering::Relaxed) - least >= u64::from(self.width) {
                 return Err(Refusal::TooOld);
             }
             let new = match laps_behind(word, place.lap) {
-                0 if word & place.bit != 0 => return Err(Refusal::Replayed),
-                0 => word | place.bit,
-                1.. => tagged(place.lap) | place.bit,
+                0 if word & bits != 0 => return Err(Refusal::Replayed),
+                0 => word | bits,
+                1.. => tagged(place.lap) | bits,
                 _ => return Err(Refusal::TooOld),
             };
             match cell.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -482,6 +551,32 @@ mod tests {
         }
 
         #[test]
+        fn a_batch_is_accepted_as_its_numbers_one_by_one(
+            log in 6u32..13,
+            start in prop_oneof![Just(0u64), 0xffff_0000u64..0x1_0001_0000, (u64::MAX - (1 << 33))..(u64::MAX - (1 << 32))],
+            batches in proptest::collection::vec(
+                proptest::collection::vec(prop_oneof![20 => Just(1i64), 4 => -3i64..4, 2 => -300i64..300, 1 => 0i64..1 << 20], 0..65),
+                1..20,
+            ),
+        ) {
+            let width = 1u32 << log;
+            let (window, mut model) = (state_at(width, start), Model::at(width, start));
+            let mut at = start;
+            for steps in batches {
+                let numbers: Vec<u64> = steps.iter().map(|step| { at = at.saturating_add_signed(*step); at }).collect();
+                let mut expected = Committed::default();
+                for (bit, number) in numbers.iter().enumerate() {
+                    match model.commit(*number) {
+                        Ok(()) => expected.accepted |= 1 << bit,
+                        Err(Refusal::Replayed) => expected.replayed |= 1 << bit,
+                        Err(Refusal::TooOld) => {}
+                    }
+                }
+                prop_assert_eq!(window.commit_all(&numbers), expected);
+            }
+        }
+
+        #[test]
         fn fault_44_inference_agrees_with_the_rule(
             log in 6u32..17, top in prop_oneof![0u64..1 << 34, any::<u64>()], low in any::<u32>(), near in -70_000i64..70_000, take_near in any::<bool>(),
         ) {
@@ -494,54 +589,4 @@ mod tests {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use loom::sync::Arc;
-    use loom::thread;
-
-    use super::*;
-
-    fn state() -> Arc<ReplayState> {
-        Arc::new(ReplayState::new(Some(ReplayWindow::new(64).unwrap()), true))
-    }
-
-    #[test]
-    fn loom_fault_43_one_of_two_workers_accepts_a_number() {
-        loom::model(|| {
-            let window = state();
-            let other = Arc::clone(&window);
-            let worker = thread::spawn(move || other.commit(7).is_ok());
-            let here = window.commit(7).is_ok();
-            assert!(here != worker.join().unwrap(), "exactly one");
-        });
-    }
-
-    #[test]
-    fn loom_a_new_lap_forgets_nothing_of_the_window() {
-        loom::model(|| {
-            let window = state();
-            window.commit(10).unwrap();
-            let other = Arc::clone(&window);
-            // 154 shares its word with 10: one worker clears what another looks at.
-            let worker = thread::spawn(move || (other.commit(154).is_ok(), other.commit(150).is_ok()));
-            assert!(window.commit(10).is_err(), "accepted before");
-            let late = window.commit(150).is_ok();
-            let (jumped, other_late) = worker.join().unwrap();
-            assert!(jumped);
-            assert!(late != other_late, "150 is accepted exactly once");
-            assert!(window.commit(154).is_err());
-        });
-    }
-
-    #[test]
-    fn loom_two_jumps_race_and_keep_each_others_bit() {
-        loom::model(|| {
-            let window = state();
-            let other = Arc::clone(&window);
-            let worker = thread::spawn(move || other.commit(300).is_ok());
-            let here = window.commit(310).is_ok();
-            assert!(here && worker.join().unwrap(), "both lie in the window of 310");
-            assert_eq!(window.commit(300), Err(Refusal::Replayed));
-            assert_eq!(window.commit(310), Err(Refusal::Replayed));
-        });
-    }
-}
+mod loom_tests;

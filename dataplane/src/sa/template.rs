@@ -58,6 +58,17 @@ impl OuterTemplate {
         &self.bytes[..usize::from(self.ip_bytes + self.udp_bytes + SPI_BYTES)]
     }
 
+    /// Its first `N` bytes, of which [`Self::bytes`] are meant.
+    #[inline]
+    #[must_use]
+    pub fn first<const N: usize>(&self) -> &[u8; N] {
+        const { assert!(N <= Self::MAX_BYTES) };
+        match self.bytes.first_chunk() {
+            Some(first) => first,
+            None => unreachable!("N was compared at compile time"),
+        }
+    }
+
     /// What the constant part of the IPv4 header adds to its checksum, so that no packet's header is read back.
     #[inline]
     #[must_use]

@@ -16,8 +16,9 @@ use southbound::{DropReason, Encapsulation, Event, Mode, WorkerCounter};
 
 use super::Context;
 use super::esp_layout::{self, TunnelLayout};
-use crate::batch::{BATCH_PACKETS, Batch, Flags, Next, Slots};
-use crate::sa::{OutboundSa, Tunnel};
+use crate::batch::{BATCH_PACKETS, Batch, Exits, Flags, Meta, Next, Slots};
+use crate::sa::{OutboundSa, Run, Tunnel};
+use crate::xsk::Frame;
 
 /// Packets of one SA that follow each other in the batch.
 struct Group<'w> {
@@ -54,37 +55,36 @@ fn seal<'u>(batch: &mut Batch<'u>, slots: u64, context: &mut Context<'_, 'u>) ->
         let sa = group.sa;
         let terms = sa.terms(context.view.guard());
         let count = group.slots.count_ones();
-        let mut numbers = sa.reserve(count);
+        let mut laying = Laying {
+            group,
+            numbers: sa.reserve(count),
+            packets: packets.by_ref().take(count as usize),
+            jobs: &mut jobs,
+            exits: &mut exits,
+        };
         let layout = TunnelLayout::new(&terms.template, sa.sizes(), group.tunnel);
-        let egress = group.tunnel.egress();
-        if terms.template.has_udp_checksum() {
-            summed |= group.slots;
-        }
-        let (before, mut bytes) = (jobs.len(), 0);
-        for (slot, frame, meta) in packets.by_ref().take(count as usize) {
-            let Some(sequence) = numbers.next() else {
-                exits.discard(slot, DropReason::SequenceExhausted);
-                continue;
-            };
-            let inner_bytes = frame.len() as u64;
-            let laid_out = match sa.mode() {
-                Mode::Tunnel => layout.apply(frame, meta, sequence),
-                Mode::Transport => esp_layout::transport(frame, meta, &terms.template, sa.sizes(), sequence),
-            };
-            match laid_out {
-                Ok(at) => {
-                    meta.flags.set(Flags::OUTER);
-                    meta.vrf = group.tunnel.outer_vrf;
-                    meta.adjacency = egress;
-                    ready |= 1 << slot;
-                    bytes += inner_bytes;
-                    let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
-                    jobs.push(SealJob::new(sa.key(), packet, sequence));
-                }
-                Err(reason) => exits.discard(slot, reason),
+        // One loop for each length of the headers, which the compiler then knows.
+        const V4: usize = esp_layout::V4_BYTES;
+        const V6: usize = esp_layout::V6_BYTES;
+        const UDP: usize = esp_layout::UDP_BYTES;
+        let done = match (sa.mode(), layout.header_bytes()) {
+            (Mode::Tunnel, V4) => laying.each(|frame, meta, number| layout.apply::<V4>(frame, meta, number)),
+            (Mode::Tunnel, V6) => laying.each(|frame, meta, number| layout.apply::<V6>(frame, meta, number)),
+            (Mode::Tunnel, length) if length == V4 + UDP => {
+                laying.each(|frame, meta, number| layout.apply::<{ V4 + UDP }>(frame, meta, number))
             }
+            (Mode::Tunnel, _) => {
+                laying.each(|frame, meta, number| layout.apply::<{ V6 + UDP }>(frame, meta, number))
+            }
+            (Mode::Transport, _) => laying.each(|frame, meta, number| {
+                esp_layout::transport(frame, meta, &terms.template, sa.sizes(), number)
+            }),
+        };
+        ready |= done.slots;
+        if terms.template.has_udp_checksum() {
+            summed |= done.slots;
         }
-        account(group, (jobs.len() - before) as u64, bytes, context);
+        account(group, done, context);
     }
     esp_aead::seal(&mut jobs);
     if jobs.iter().all(|job| job.verdict == Verdict::Done) {
@@ -98,7 +98,59 @@ fn seal<'u>(batch: &mut Batch<'u>, slots: u64, context: &mut Context<'_, 'u>) ->
             }
         }
     }
-    summed & ready
+    summed
+}
+
+/// A group while it is laid out.
+struct Laying<'l, 'j, 'w, P> {
+    group: &'l Group<'w>,
+    numbers: Run,
+    packets: P,
+    jobs: &'l mut ArrayVec<SealJob<'j>, BATCH_PACKETS>,
+    exits: &'l mut Exits<'j>,
+}
+
+/// What was laid out of a group.
+#[derive(Clone, Copy)]
+struct Done {
+    slots: u64,
+    inner_bytes: u64,
+}
+
+impl<'j, 'w: 'j, 'u: 'j, P: Iterator<Item = (usize, &'j mut Frame<'u>, &'j mut Meta)>> Laying<'_, 'j, 'w, P> {
+    /// Writes everything but IV, ciphertext and ICV, and makes the jobs.
+    #[inline(always)]
+    fn each(
+        &mut self,
+        lay_out: impl Fn(&mut Frame<'u>, &mut Meta, u64) -> Result<usize, DropReason>,
+    ) -> Done {
+        let Group { sa, tunnel, .. } = *self.group;
+        let (vrf, adjacency, key) = (tunnel.outer_vrf, tunnel.egress(), sa.key());
+        let mut done = Done {
+            slots: 0,
+            inner_bytes: 0,
+        };
+        for (slot, frame, meta) in self.packets.by_ref() {
+            let Some(sequence) = self.numbers.next() else {
+                self.exits.discard(slot, DropReason::SequenceExhausted);
+                continue;
+            };
+            let inner_bytes = frame.len() as u64;
+            match lay_out(frame, meta, sequence) {
+                Ok(at) => {
+                    meta.flags.set(Flags::OUTER);
+                    meta.vrf = vrf;
+                    meta.adjacency = adjacency;
+                    done.slots |= 1 << slot;
+                    done.inner_bytes += inner_bytes;
+                    let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
+                    self.jobs.push(SealJob::new(key, packet, sequence));
+                }
+                Err(reason) => self.exits.discard(slot, reason),
+            }
+        }
+        done
+    }
 }
 
 /// Splits the packets into runs of one SA; what lost its tunnel or SA since the stage before waits like any other.
@@ -108,37 +160,38 @@ fn group<'w>(
     context: &Context<'w, '_>,
     groups: &mut ArrayVec<Group<'w>, BATCH_PACKETS>,
 ) {
-    let mut before = None;
-    for slot in Slots::of(slots) {
-        let into = batch.meta(slot).into;
-        if before == Some(into)
-            && let Some(group) = groups.last_mut()
-        {
-            group.slots |= 1 << slot;
-            continue;
-        }
-        let tunnel = into.and_then(|index| context.view.tunnel(index));
-        let Some((tunnel, sa)) = tunnel.and_then(|tunnel| Some((tunnel, context.view.outbound(tunnel)?)))
-        else {
-            if tunnel.is_some_and(|tunnel| tunnel.encapsulation != Encapsulation::Esp) {
-                // It has its GRE header already and must not be routed by that.
-                batch.discard(slot, DropReason::NoOutboundSa);
-            } else {
-                batch.send(slot, Next::Hold);
+    let mut rest = slots;
+    while rest != 0 {
+        let into = batch.meta(rest.trailing_zeros() as usize % BATCH_PACKETS).into;
+        let mut run = 0;
+        for slot in Slots::of(rest) {
+            if batch.meta(slot).into != into {
+                break;
             }
-            continue;
-        };
-        before = Some(into);
-        groups.push(Group {
-            sa,
-            tunnel,
-            slots: 1 << slot,
-        });
+            run |= 1 << slot;
+        }
+        rest &= !run;
+        let tunnel = into.and_then(|index| context.view.tunnel(index));
+        match tunnel.and_then(|tunnel| Some((tunnel, context.view.outbound(tunnel)?))) {
+            Some((tunnel, sa)) => groups.push(Group {
+                sa,
+                tunnel,
+                slots: run,
+            }),
+            // It has its GRE header already and must not be routed by that.
+            None if tunnel.is_some_and(|tunnel| tunnel.encapsulation != Encapsulation::Esp) => {
+                for slot in Slots::of(run) {
+                    batch.discard(slot, DropReason::NoOutboundSa);
+                }
+            }
+            None => batch.send_all(run, Next::Hold),
+        }
     }
 }
 
 /// Counts what a group carries, and tells what it came near to.
-fn account(group: &Group<'_>, packets: u64, bytes: u64, context: &Context<'_, '_>) {
+fn account(group: &Group<'_>, done: Done, context: &Context<'_, '_>) {
+    let (packets, bytes) = (u64::from(done.slots.count_ones()), done.inner_bytes);
     if packets == 0 {
         return;
     }

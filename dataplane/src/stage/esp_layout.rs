@@ -2,7 +2,7 @@
 
 use southbound::{DfPolicy, DropReason, TtlPolicy};
 use wire::checksum::Sum;
-use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6};
+use wire::{IpProtocol, SliceCursor, TrafficClass, esp, ipv4, ipv6, udp};
 
 use super::ecn;
 use crate::batch::{Flags, Meta};
@@ -16,32 +16,65 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// are then fragmented (RFC 2473 section 7.1).
 pub const IPV6_MINIMUM_BYTES: u16 = 1280;
 
-/// How the packets of one SA in tunnel mode are laid out.
+/// How the packets of one SA in tunnel mode are laid out: the tunnel's rules made into masks, once for each run of
+/// packets.
 pub struct TunnelLayout<'w> {
     template: &'w OuterTemplate,
-    sizes: EspSizes,
-    tunnel: &'w Tunnel,
+    // Headers, sequence number and IV.
+    front_bytes: usize,
+    // Pad length, next header, ICV.
+    behind_bytes: usize,
+    align_mask: usize,
+    // An outer field is the inner one's bits of the first mask, and those of the second.
+    class: (u8, u8),
+    hops: (u8, u8),
+    fragment: (u16, u16),
 }
 
 impl<'w> TunnelLayout<'w> {
     /// With the headers and sizes of an SA, by the rules of its tunnel.
     #[inline]
     #[must_use]
-    pub fn new(template: &'w OuterTemplate, sizes: EspSizes, tunnel: &'w Tunnel) -> Self {
+    pub fn new(template: &'w OuterTemplate, sizes: EspSizes, tunnel: &Tunnel) -> Self {
+        let all = ecn::encapsulate(TrafficClass(u8::MAX), tunnel.dscp, tunnel.ecn).0;
+        let set = ecn::encapsulate(TrafficClass(0), tunnel.dscp, tunnel.ecn).0;
         Self {
             template,
-            sizes,
-            tunnel,
+            front_bytes: template.bytes().len() + 4 + usize::from(sizes.iv_bytes),
+            behind_bytes: esp::TRAILER_BYTES + usize::from(sizes.icv_bytes),
+            align_mask: usize::from(sizes.align_bytes) - 1,
+            class: (all & !set, set),
+            hops: match tunnel.ttl {
+                TtlPolicy::Set(hops) => (0, hops),
+                TtlPolicy::Copy => (u8::MAX, 0),
+            },
+            fragment: match tunnel.df {
+                DfPolicy::Copy => (DONT_FRAGMENT, 0),
+                DfPolicy::Set => (0, DONT_FRAGMENT),
+                DfPolicy::Clear => (0, 0),
+            },
         }
     }
 
-    /// Puts the outer headers before the inner packet and padding, trailer and room for the ICV behind it; answers where
-    /// the ESP header begins.
+    /// The `N` of [`Self::apply`].
+    #[inline]
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        self.template.bytes().len()
+    }
+
+    /// Puts the outer headers, `N` bytes to the end of the SPI, before the inner packet and padding, trailer and room for
+    /// the ICV behind it; answers where the ESP header begins.
     ///
     /// # Errors
     /// [`DropReason::NoHeadroom`] where the frame has no room.
     #[inline(always)]
-    pub fn apply(&self, frame: &mut Frame<'_>, meta: &mut Meta, sequence: u64) -> Result<usize, DropReason> {
+    pub fn apply<const N: usize>(
+        &self,
+        frame: &mut Frame<'_>,
+        meta: &mut Meta,
+        sequence: u64,
+    ) -> Result<usize, DropReason> {
         let inner_is_ipv6 = meta.flags.has(Flags::IPV6);
         let inner = InnerFields::of(frame.bytes(), inner_is_ipv6);
         let next_header = if inner_is_ipv6 {
@@ -49,64 +82,58 @@ impl<'w> TunnelLayout<'w> {
         } else {
             IpProtocol::IPV4
         };
-        append_trailer(frame, frame.len(), next_header, self.sizes)?;
-        let iv_bytes = usize::from(self.sizes.iv_bytes);
-        // The sequence number follows the template.
-        let header_bytes = self.template.bytes().len();
-        frame
-            .grow_front(header_bytes + 4 + iv_bytes)
+        let inner_bytes = frame.len();
+        let pad_bytes = inner_bytes.wrapping_add(esp::TRAILER_BYTES).wrapping_neg() & self.align_mask;
+        let bytes = frame
+            .grow_both(self.front_bytes, pad_bytes + self.behind_bytes)
             .ok_or(DropReason::NoHeadroom)?;
-        let total_bytes = frame.len() as u16;
-        let bytes = frame.bytes_mut();
-        let class = ecn::encapsulate(inner.class, self.tunnel.dscp, self.tunnel.ecn);
-        let hops = match self.tunnel.ttl {
-            TtlPolicy::Set(hops) => hops,
-            TtlPolicy::Copy => inner.hops,
-        };
-        let ip_bytes = self.template.ip_bytes();
-        if self.template.is_ipv6() {
+        if let Some(behind) = bytes.get_mut(self.front_bytes + inner_bytes..) {
+            write_trailer(behind, pad_bytes, next_header);
+        }
+        let class = TrafficClass(inner.class.0 & self.class.0 | self.class.1);
+        let hops = inner.hops & self.hops.0 | self.hops.1;
+        let ip_bytes = if N > V4_BYTES + UDP_BYTES {
             meta.flags.set(Flags::IPV6);
-            match header_bytes {
-                44 => write_headers::<44>(bytes, self.template, sequence),
-                _ => write_headers::<52>(bytes, self.template, sequence),
-            }
-            write_v6(bytes, total_bytes - ip_bytes as u16, class, hops, inner.label);
+            write_headers::<N>(bytes, self.template, sequence);
+            write_v6(bytes, class, hops, inner.label);
+            ipv6::HEADER_BYTES
         } else {
             meta.flags.clear(Flags::IPV6);
-            let dont_fragment = match self.tunnel.df {
-                DfPolicy::Copy => inner.dont_fragment,
-                DfPolicy::Set => true,
-                DfPolicy::Clear => false,
-            };
-            // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the sequence
-            // number's.
+            let fragment = inner.fragment & self.fragment.0 | self.fragment.1;
             let fields = FieldsV4 {
                 class,
-                total_bytes,
+                total_bytes: bytes.len() as u16,
                 hops,
-                identification: if dont_fragment { 0 } else { sequence as u16 },
-                fragment: if dont_fragment { DONT_FRAGMENT } else { 0 },
+                // RFC 6864 section 4.1: what is never fragmented needs no identification; what may be takes the
+                // sequence number's.
+                identification: if fragment == 0 { sequence as u16 } else { 0 },
+                fragment,
             };
-            match header_bytes {
-                24 => write_headers_v4::<24>(bytes, self.template, sequence, &fields),
-                _ => write_headers_v4::<32>(bytes, self.template, sequence, &fields),
-            }
-        }
+            write_headers_v4::<N>(bytes, self.template, sequence, &fields);
+            ipv4::HEADER_BYTES
+        };
         meta.upper_bytes = ip_bytes as u16;
-        write_udp_length(bytes, ip_bytes, self.template.udp_bytes());
-        Ok(ip_bytes + self.template.udp_bytes())
+        if N == V4_BYTES || N == V6_BYTES {
+            return Ok(ip_bytes);
+        }
+        write_udp_length(bytes, ip_bytes);
+        Ok(ip_bytes + UDP_BYTES)
     }
 }
+
+/// Templates to the end of the SPI, without UDP.
+pub const V4_BYTES: usize = ipv4::HEADER_BYTES + 4;
+/// The same for IPv6.
+pub const V6_BYTES: usize = ipv6::HEADER_BYTES + 4;
+/// What UDP adds.
+pub const UDP_BYTES: usize = udp::HEADER_BYTES;
 
 /// The template's `N` bytes and the low half of the sequence number at the packet's front. The compiler knows the length,
 /// for the copy to be a store or two.
 #[inline(always)]
 fn write_headers<const N: usize>(bytes: &mut [u8], template: &OuterTemplate, sequence: u64) {
-    if let (Some((front, rest)), Some(headers)) = (
-        bytes.split_first_chunk_mut::<N>(),
-        template.bytes().first_chunk::<N>(),
-    ) {
-        *front = *headers;
+    if let Some((front, rest)) = bytes.split_first_chunk_mut::<N>() {
+        *front = *template.first();
         if let Some(low) = rest.first_chunk_mut() {
             *low = (sequence as u32).to_be_bytes();
         }
@@ -131,12 +158,10 @@ fn write_headers_v4<const N: usize>(
     sequence: u64,
     fields: &FieldsV4,
 ) {
-    let (Some((front, rest)), Some(headers)) = (
-        bytes.split_first_chunk_mut::<N>(),
-        template.bytes().first_chunk::<N>(),
-    ) else {
+    let Some((front, rest)) = bytes.split_first_chunk_mut::<N>() else {
         return;
     };
+    let headers = template.first::<N>();
     // Summed from the fields: reading the header back would wait for the stores.
     let checksum = Sum::new()
         .word(template.header_sum())
@@ -206,39 +231,46 @@ pub fn transport(
         ipv4::set_total_bytes(header, total_bytes);
     }
     meta.upper_bytes = place.offset_bytes as u16;
-    write_udp_length(bytes, place.offset_bytes, template.udp_bytes());
+    if template.udp_bytes() != 0 {
+        write_udp_length(bytes, place.offset_bytes);
+    }
     Ok(place.offset_bytes + template.udp_bytes())
 }
 
 /// Padding, pad length, next header (RFC 4303 sections 2.4 to 2.6), and room for the ICV.
-#[inline(always)]
 fn append_trailer(
     frame: &mut Frame<'_>,
     payload_bytes: usize,
     next_header: IpProtocol,
     sizes: EspSizes,
 ) -> Result<(), DropReason> {
-    let pad_bytes = esp::pad_bytes(payload_bytes, usize::from(sizes.align_bytes));
-    let pad = usize::from(pad_bytes);
-    let grown = frame
-        .grow_back(pad + esp::TRAILER_BYTES + usize::from(sizes.icv_bytes))
+    let pad_bytes = usize::from(esp::pad_bytes(payload_bytes, usize::from(sizes.align_bytes)));
+    let behind = frame
+        .grow_back(pad_bytes + esp::TRAILER_BYTES + usize::from(sizes.icv_bytes))
         .ok_or(DropReason::NoHeadroom)?;
-    // Whatever is written beyond the trailer lies in the room for the ICV.
-    match grown.first_chunk_mut::<8>() {
-        Some(word) if pad <= 6 => {
-            let trailer = u64::from(pad_bytes) | u64::from(next_header.0) << 8;
-            let padding = PADDING & !(u64::MAX << (8 * pad));
-            *word = (padding | trailer << (8 * pad)).to_le_bytes();
+    write_trailer(behind, pad_bytes, next_header);
+    Ok(())
+}
+
+/// Writes padding and trailer at the beginning of what lies behind the payload; what is written beyond them lies in the
+/// room for the ICV.
+#[inline(always)]
+fn write_trailer(behind: &mut [u8], pad_bytes: usize, next_header: IpProtocol) {
+    match behind.first_chunk_mut::<8>() {
+        Some(word) if pad_bytes <= 6 => {
+            let trailer = pad_bytes as u64 | u64::from(next_header.0) << 8;
+            let padding = PADDING & !(u64::MAX << (8 * pad_bytes));
+            *word = (padding | trailer << (8 * pad_bytes)).to_le_bytes();
         }
         _ => {
-            let (padding, rest) = grown.split_at_mut(pad);
-            esp::fill_padding(padding);
-            if let Some(trailer) = rest.first_chunk_mut() {
-                *trailer = [pad_bytes, next_header.0];
+            if let Some((padding, rest)) = behind.split_at_mut_checked(pad_bytes) {
+                esp::fill_padding(padding);
+                if let Some(trailer) = rest.first_chunk_mut() {
+                    *trailer = [pad_bytes as u8, next_header.0];
+                }
             }
         }
     }
-    Ok(())
 }
 
 /// The first bytes of any padding (RFC 4303 section 2.4), the first one lowest.
@@ -248,7 +280,8 @@ const PADDING: u64 = 0x0807_0605_0403_0201;
 struct InnerFields {
     class: TrafficClass,
     hops: u8,
-    dont_fragment: bool,
+    // The word of flags and offset, of which only "don't fragment" is meant.
+    fragment: u16,
     label: [u8; 3],
 }
 
@@ -260,7 +293,7 @@ impl InnerFields {
             return Self {
                 class: TrafficClass(0),
                 hops: 64,
-                dont_fragment: true,
+                fragment: DONT_FRAGMENT,
                 label: [0; 3],
             };
         };
@@ -268,9 +301,7 @@ impl InnerFields {
             Self {
                 class: TrafficClass(head[0] << 4 | head[1] >> 4),
                 hops: head[7],
-                // IPv6 packets are fragmented by their sender only; but what every link has to carry may be cut outside.
-                dont_fragment: usize::from(u16::from_be_bytes([head[4], head[5]])) + ipv6::HEADER_BYTES
-                    > usize::from(IPV6_MINIMUM_BYTES),
+                fragment: if is_narrow_v6(head) { 0 } else { DONT_FRAGMENT },
                 // RFC 6438: the flow label keeps the flows within the tunnel apart for those who share load.
                 label: [head[1] & 0x0f, head[2], head[3]],
             }
@@ -278,15 +309,23 @@ impl InnerFields {
             Self {
                 class: TrafficClass(head[1]),
                 hops: head[8],
-                dont_fragment: head[6] & (DONT_FRAGMENT >> 8) as u8 != 0,
+                fragment: u16::from_be_bytes([head[6], 0]),
                 label: [0; 3],
             }
         }
     }
 }
 
+/// IPv6 packets are fragmented by their sender only; but what every link has to carry may be cut outside.
 #[inline(always)]
-fn write_v6(bytes: &mut [u8], payload_bytes: u16, class: TrafficClass, hops: u8, label: [u8; 3]) {
+fn is_narrow_v6(head: &[u8; 12]) -> bool {
+    let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    payload_bytes + ipv6::HEADER_BYTES <= usize::from(IPV6_MINIMUM_BYTES)
+}
+
+#[inline(always)]
+fn write_v6(bytes: &mut [u8], class: TrafficClass, hops: u8, label: [u8; 3]) {
+    let payload_bytes = (bytes.len() - ipv6::HEADER_BYTES) as u16;
     let Some(header) = bytes.first_chunk_mut::<{ ipv6::HEADER_BYTES }>() else {
         return;
     };
@@ -328,10 +367,7 @@ pub fn write_udp_checksum(bytes: &mut [u8], at: usize, is_ipv6: bool) {
 
 /// The UDP length; the checksum stays zero until all else is written.
 #[inline(always)]
-fn write_udp_length(bytes: &mut [u8], at: usize, udp_bytes: usize) {
-    if udp_bytes == 0 {
-        return;
-    }
+fn write_udp_length(bytes: &mut [u8], at: usize) {
     let length = (bytes.len() - at) as u16;
     if let Some(field) = bytes.get_mut(at + 4..at + 6) {
         field.copy_from_slice(&length.to_be_bytes());

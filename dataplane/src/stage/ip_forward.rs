@@ -42,25 +42,12 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             index = context.view.member(index, egress::flow_hash(frame.bytes()));
         }
         meta.adjacency = index;
-        match index {
-            AdjacencyIndex::KERNEL if meta.flags.has(Flags::UNRULED) => {
-                batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
-            }
-            AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL if !meta.flags.has(Flags::OUTER) => {
-                batch.send(slot, Next::Punt);
-            }
-            // The peer's outer address is our own, or not behind a port: the tunnel has no way.
-            AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL => batch.discard(slot, DropReason::NoRoute),
-            AdjacencyIndex::NO_ROUTE => batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute),
-            AdjacencyIndex::UNREACHABLE => {
-                batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable);
-            }
-            AdjacencyIndex::BLACKHOLE => batch.discard(slot, DropReason::Blackhole),
-            AdjacencyIndex::TUNNEL_LOOP => batch.discard(slot, DropReason::TunnelLoop),
-            _ if !hop::take(frame.bytes_mut(), meta) => {
-                batch.refuse(slot, DropReason::TtlExceeded, SenderError::TimeExceeded);
-            }
-            _ => match index.tunnel() {
+        if index.is_special() {
+            end(batch, slot, index);
+        } else if !hop::take(frame.bytes_mut(), meta) {
+            batch.refuse(slot, DropReason::TtlExceeded, SenderError::TimeExceeded);
+        } else {
+            match index.tunnel() {
                 Some(_) if meta.flags.has(Flags::OUTER) => batch.discard(slot, DropReason::TunnelLoop),
                 Some(tunnel) => {
                     meta.into = Some(tunnel);
@@ -68,7 +55,7 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
                 }
                 None if index.is_labelled() => batch.send(slot, Next::Impose),
                 None => out_of_ports |= 1 << slot,
-            },
+            }
         }
     }
     if counted.1 != 0 {
@@ -76,6 +63,26 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     }
     batch.send_all(into_tunnels, Next::Midchain);
     batch.send_all(out_of_ports, Next::Egress);
+}
+
+/// A route that leads out of no port and into no tunnel.
+fn end(batch: &mut Batch<'_>, slot: usize, index: AdjacencyIndex) {
+    match index {
+        AdjacencyIndex::KERNEL if batch.meta(slot).flags.has(Flags::UNRULED) => {
+            batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
+        }
+        AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL if !batch.meta(slot).flags.has(Flags::OUTER) => {
+            batch.send(slot, Next::Punt);
+        }
+        // The peer's outer address is our own, or not behind a port: the tunnel has no way.
+        AdjacencyIndex::LOCAL | AdjacencyIndex::KERNEL => batch.discard(slot, DropReason::NoRoute),
+        AdjacencyIndex::UNREACHABLE => {
+            batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable);
+        }
+        AdjacencyIndex::BLACKHOLE => batch.discard(slot, DropReason::Blackhole),
+        AdjacencyIndex::TUNNEL_LOOP => batch.discard(slot, DropReason::TunnelLoop),
+        _ => batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute),
+    }
 }
 
 /// The answer for the IPv4 packet before: packets of one flow follow each other.

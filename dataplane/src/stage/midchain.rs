@@ -5,12 +5,13 @@
 //! has no SA yet; [`Next::Error`] where it is too big and must not be fragmented. What is too big and may be, is: before
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
+use arrayvec::ArrayVec;
 use southbound::{DfPolicy, DropReason, Encapsulation, Mode, WorkerCounter};
 use wire::IpProtocol;
 
 use super::esp_layout::IPV6_MINIMUM_BYTES;
 use super::{Context, fit};
-use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
+use crate::batch::{BATCH_PACKETS, Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::mss_clamp;
 use crate::sa::{Tunnel, TunnelIndex};
 
@@ -26,7 +27,9 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     // The tunnel of the packet before: packets of one flow follow each other.
     let mut before: Option<(TunnelIndex, Open<'_>)> = None;
     let mut fitting = 0;
-    for slot in Slots::of(batch.take(Next::Midchain)) {
+    let slots = batch.take(Next::Midchain);
+    prefetch(batch, slots, context);
+    for slot in Slots::of(slots) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
@@ -93,6 +96,36 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         }
     }
     batch.send_all(fitting, Next::Encap);
+}
+
+/// Starts to load the packets' tunnels and SAs where there is more than one, a step of pointers at a time.
+fn prefetch(batch: &Batch<'_>, slots: u64, context: &Context<'_, '_>) {
+    let mut tunnels = ArrayVec::<TunnelIndex, BATCH_PACKETS>::new();
+    for slot in Slots::of(slots) {
+        if let Some(index) = batch.meta(slot).into
+            && tunnels.last() != Some(&index)
+        {
+            context.view.prefetch_tunnel_place(index);
+            tunnels.push(index);
+        }
+    }
+    if tunnels.len() < 2 {
+        return;
+    }
+    for index in &tunnels {
+        context.view.prefetch_tunnel(*index);
+    }
+    for index in &tunnels {
+        if let Some(tunnel) = context.view.tunnel(*index) {
+            context.view.prefetch_outbound(tunnel);
+        }
+    }
+    for index in &tunnels {
+        let tunnel = context.view.tunnel(*index);
+        if let Some(sa) = tunnel.and_then(|tunnel| context.view.outbound(tunnel)) {
+            sa.prefetch_terms(context.view.guard());
+        }
+    }
 }
 
 /// The tunnel, or why not; no reason where its packets are to wait for an SA.

@@ -85,6 +85,13 @@ impl AdjacencyIndex {
         }
     }
 
+    /// Whether it is one of the constants above: it leads out of no port and into no tunnel.
+    #[inline]
+    #[must_use]
+    pub const fn is_special(self) -> bool {
+        self.0 >> KIND_SHIFT == SPECIAL
+    }
+
     /// Whether it is a group of next hops, so that a flow's hash is needed to choose.
     #[inline]
     #[must_use]

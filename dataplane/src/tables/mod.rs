@@ -250,6 +250,22 @@ impl<'g> View<'g> {
         self.tables.tunnels.get(index.0)?.load(self.guard)
     }
 
+    /// Starts to load where a tunnel is found: a batch's first pass.
+    #[inline]
+    pub fn prefetch_tunnel_place(&self, index: TunnelIndex) {
+        if let Some(slot) = self.tables.tunnels.get(index.0) {
+            publish::prefetch(slot);
+        }
+    }
+
+    /// Starts to load a tunnel: a batch's second pass.
+    #[inline]
+    pub fn prefetch_tunnel(&self, index: TunnelIndex) {
+        if let Some(tunnel) = self.tunnel(index) {
+            publish::prefetch(tunnel);
+        }
+    }
+
     /// The outbound SA that `tunnel` uses now.
     #[inline]
     #[must_use]
@@ -257,11 +273,11 @@ impl<'g> View<'g> {
         self.tables.outbound.get(tunnel.outbound_place()?, self.guard)
     }
 
-    /// Starts to load the outbound SA that `tunnel` uses now.
+    /// Starts to load the outbound SA that `tunnel` uses now, key and all.
     #[inline]
     pub fn prefetch_outbound(&self, tunnel: &Tunnel) {
         if let Some(place) = tunnel.outbound_place() {
-            self.tables.outbound.prefetch(place, 4);
+            self.tables.outbound.prefetch(place, size_of::<OutboundSa>() / 64);
         }
     }
 

@@ -329,6 +329,9 @@ impl<T: Send + Sync + 'static> Arena<T> {
     /// Starts to load the object's first `lines` cache lines.
     #[inline]
     pub fn prefetch(&self, index: u32, lines: usize) {
+        if let Some(live) = self.cells.live.get(index) {
+            prefetch(live);
+        }
         if let Some(cell) = self.cells.cells.get(index) {
             prefetch_lines(cell.0.get().cast_const().cast(), lines);
         }
@@ -401,10 +404,10 @@ pub fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
     unsafe { Box::<[AtomicU64]>::new_zeroed_slice(count).assume_init() }
 }
 
-/// Starts to load the cache line of `value`.
+/// Starts to load `value`: as many cache lines as it needs where it begins with one.
 #[inline]
 pub fn prefetch<T>(value: &T) {
-    prefetch_lines(std::ptr::from_ref(value).cast(), 1);
+    prefetch_lines(std::ptr::from_ref(value).cast(), size_of::<T>().div_ceil(64));
 }
 
 #[inline]

@@ -103,11 +103,11 @@ impl Sad {
         prefetch(entries.word(entries.start(spi)));
     }
 
-    /// Starts to load the SA of `spi`: two lines of state and two of key.
+    /// Starts to load the SA of `spi`, key and all.
     #[inline]
     pub(crate) fn prefetch_sa(&self, spi: u32, guard: &Guard) {
         if let Some((_, place)) = self.entries.load(guard).find(spi) {
-            self.sas.prefetch(place, 4);
+            self.sas.prefetch(place, size_of::<InboundSa>() / 64);
         }
     }
 

@@ -126,6 +126,20 @@ impl<'u> Frame<'u> {
         self.bytes_mut().get_mut(old..)
     }
 
+    /// Both at once: `front` bytes before the packet and `back` bytes after it; gives the whole to be written. `None`, and
+    /// nothing changed, when either room is too small.
+    #[inline(always)]
+    pub fn grow_both(&mut self, front: usize, back: usize) -> Option<&mut [u8]> {
+        let start = self.headroom().checked_sub(front)?;
+        let len = front.checked_add(self.len())?.checked_add(back)?;
+        if len > CHUNK_BYTES - start {
+            return None;
+        }
+        self.start = start as u16;
+        self.len = len as u16;
+        Some(self.bytes_mut())
+    }
+
     /// Cuts the packet to `len` bytes; a shorter packet stays as it is.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
@@ -250,7 +264,7 @@ mod tests {
     proptest! {
         /// Against a vector: any order of operations gives the same bytes, and room is conserved.
         #[test]
-        fn edits_as_a_vector_does(operations in proptest::collection::vec((0u8..4, 0usize..600), 0..60)) {
+        fn edits_as_a_vector_does(operations in proptest::collection::vec((0u8..5, 0usize..600), 0..60)) {
             let umem = umem();
             let mut pool = umem.pool().unwrap();
             let mut frame = pool.take().unwrap();
@@ -259,6 +273,18 @@ mod tests {
             for (operation, count) in operations {
                 mark = mark.wrapping_add(1);
                 match operation {
+                    4 => {
+                        let fits = count <= frame.headroom() && count / 2 <= frame.tailroom();
+                        let old = frame.len();
+                        let grown = frame.grow_both(count, count / 2);
+                        prop_assert_eq!(grown.is_some(), fits);
+                        if let Some(bytes) = grown {
+                            bytes[..count].fill(mark);
+                            bytes[count + old..].fill(mark);
+                            for _ in 0..count { model.push_front(mark); }
+                            model.extend(std::iter::repeat_n(mark, count / 2));
+                        }
+                    }
                     0 => {
                         let fits = count <= frame.headroom();
                         prop_assert_eq!(frame.grow_front(count).map(|b| b.fill(mark)).is_some(), fits);
