@@ -21,6 +21,11 @@ demo: ## two gateways, two hosts, real traffic; HOLD=1 leaves them running
 	cargo build --release --workspace --bins
 	target/release/penstock-demo $(if $(HOLD),--hold)
 
+demo-l3vpn: ## two customers with the same addresses, two PEs, MPLS over ESP between them; HOLD=1 leaves them running
+	scripts/packages build demo
+	cargo build --release --workspace --bins
+	target/release/penstock-demo-l3vpn $(if $(HOLD),--hold)
+
 ebpf: ## the XDP object, rebuilt from source with Debian's toolchain
 	ebpf/build-object ebpf/penstock-xdp.o
 
@@ -78,4 +83,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: docs help build deb demo ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim instructions fuzz lint
+.PHONY: docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim instructions fuzz lint

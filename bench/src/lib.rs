@@ -1,8 +1,10 @@
 //! What surrounds a gateway in demonstrations, tests and benchmarks: namespaces and links, the built
 //! daemons as processes, traffic and reports. Starts the daemons, never links them.
 
+pub mod customers;
 pub mod eavesdropper;
 pub mod freeradius;
+pub mod frr;
 pub mod gateway;
 pub mod http;
 pub mod instructions;
