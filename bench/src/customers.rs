@@ -69,10 +69,7 @@ impl Host {
     pub fn echo_requests(&self) -> Result<u64, CommandError> {
         let v4 = self.namespace.run("cat /proc/net/snmp")?;
         let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Icmp: "));
-        let (names, values) = (
-            lines.next().unwrap_or_default(),
-            lines.next().unwrap_or_default(),
-        );
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let of_v4 = names
             .split_whitespace()
             .zip(values.split_whitespace())

@@ -94,8 +94,7 @@ impl Frr {
     pub fn start_zebra(&mut self) -> Result<(), FrrError> {
         let socket = self.folder.join("zserv.api");
         let _ = fs::remove_file(&socket);
-        // Routes of an earlier zebra stay in the kernel until the routing daemons have told theirs again.
-        self.run("zebra", &["-M", "dplane_fpm_nl", "-K", "60"])?;
+        self.run("zebra", &["-M", "dplane_fpm_nl"])?;
         if wait_until(START_LIMIT, || socket.exists()) {
             return Ok(());
         }

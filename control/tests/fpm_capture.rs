@@ -160,6 +160,33 @@ fn fault_75_what_the_new_session_does_not_tell_goes_with_the_sweep_only() {
     assert_eq!(model.counts(), control::fpm::Counts::default());
 }
 
+/// A zebra that was started anew gives number 26, that of the VPN route's next hop, to something else.
+#[test]
+fn fault_75_a_stale_route_keeps_its_next_hop_though_the_number_is_given_anew() {
+    let mut model = model(NEXT_HOPS);
+    model.take_changed();
+    let vpn = key(VRF_RED, "10.50.3.0/24");
+    let before = model.route_target(&vpn);
+    model.begin_session();
+    let mut statistics = Statistics::default();
+    let frame = frames(NEXT_HOPS)
+        .into_iter()
+        .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
+        .unwrap();
+    let at = frame
+        .windows(4)
+        .position(|bytes| bytes == [10, 0, 12, 2])
+        .unwrap();
+    let mut other = frame.to_vec();
+    other[at + 3] = 9;
+    Receiver::default()
+        .receive(&other, &mut model, &mut statistics)
+        .unwrap();
+    assert_eq!(model.counts().next_hops, 1);
+    assert_eq!(model.route_target(&vpn), before);
+    assert!(model.take_changed().is_empty());
+}
+
 #[test]
 fn tables_are_bounded() {
     let mut model = Model::new(Limits {

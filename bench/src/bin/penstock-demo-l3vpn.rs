@@ -27,7 +27,10 @@ struct Options {
 }
 
 /// Stands in every echo request of a customer: found on the way, it was in clear; found with the other, it crossed.
-const MARKERS: [&str; 2] = ["7265642d7265642d7265642d72656421", "626c75652d626c75652d626c75652121"];
+const MARKERS: [&str; 2] = [
+    "7265642d7265642d7265642d72656421",
+    "626c75652d626c75652d626c75652121",
+];
 
 fn main() -> ExitCode {
     match demonstrate(&Options::parse()) {
@@ -120,7 +123,12 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut sites = Vec::new();
     for (pe, site) in [(&pe_1, 1), (&pe_2, 2)] {
         for customer in CUSTOMERS {
-            sites.push(Host::attach(name(&format!("{customer}{site}"))?, pe, customer, site)?);
+            sites.push(Host::attach(
+                name(&format!("{customer}{site}"))?,
+                pe,
+                customer,
+                site,
+            )?);
         }
     }
     let (west, east) = sites.split_at(CUSTOMERS.len());
@@ -155,7 +163,12 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
     let between = Eavesdropper::listen(&internet, "g1", &file("net"), 160)?;
     let mut ears = Vec::new();
     for (host, customer) in east.iter().zip(CUSTOMERS) {
-        ears.push(Eavesdropper::listen(&host.namespace, "eth0", &file(customer), 160)?);
+        ears.push(Eavesdropper::listen(
+            &host.namespace,
+            "eth0",
+            &file(customer),
+            160,
+        )?);
     }
     for (host, marker) in west.iter().zip(MARKERS) {
         for address in far {
@@ -194,7 +207,9 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
     }
 
     let bytes = MARKERS.map(unhex);
-    println!("\nboth customers are 192.168.101.0/24 and fd00:101::/64 here, 192.168.102.0/24 and fd00:102::/64 there:");
+    println!(
+        "\nboth customers are 192.168.101.0/24 and fd00:101::/64 here, 192.168.102.0/24 and fd00:102::/64 there:"
+    );
     let mut faults = Vec::new();
     for (index, customer) in CUSTOMERS.iter().enumerate() {
         let other = 1 - index;
@@ -207,12 +222,17 @@ fn demonstrate(options: &Options) -> Result<(), Box<dyn Error>> {
             yes(foreign)
         );
         if !own || foreign {
-            faults.push(format!("{customer}'s site 2 saw what it should not, or not what it should"));
+            faults.push(format!(
+                "{customer}'s site 2 saw what it should not, or not what it should"
+            ));
         }
     }
     let (esp, clear) = (between.count(Kind::Esp), between.count(Kind::Clear));
     let is_readable = bytes.iter().any(|marker| between.contains(marker));
-    println!("  the internet saw {esp} ESP packets, {clear} in clear, a marker: {}", yes(is_readable));
+    println!(
+        "  the internet saw {esp} ESP packets, {clear} in clear, a marker: {}",
+        yes(is_readable)
+    );
     if esp == 0 || clear > 0 || is_readable {
         faults.push("the internet saw more than ESP".into());
     }

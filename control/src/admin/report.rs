@@ -147,7 +147,7 @@ impl Reporter<'_> {
             // Told to the client that follows packets, with names of its own.
             Status::Trace(_) => Value::Null,
             Status::Vrf(vrf) => json!({
-                "vrf": if vrf.name.is_empty() { self.vrf(vrf.vrf) } else { vrf.name.clone() },
+                "vrf": self.vrf_name(vrf),
                 "id": vrf.vrf.0,
                 "ports": self.gateway.ports.iter().filter(|port| port.vrf == vrf.vrf)
                     .map(|port| port.interface.as_str()).collect::<Vec<_>>(),
@@ -162,6 +162,16 @@ impl Reporter<'_> {
                 "frames": worker.frames,
                 "huge_pages": worker.huge_pages,
             }),
+        }
+    }
+
+    /// The name of a table.
+    #[must_use]
+    pub fn vrf_name(&self, vrf: &southbound::VrfStatus) -> String {
+        if vrf.name.is_empty() {
+            self.vrf(vrf.vrf)
+        } else {
+            vrf.name.clone()
         }
     }
 

@@ -9,7 +9,7 @@ use super::answers::Purpose;
 use super::supervisor::Daemon;
 use crate::admin::{Reporter, tunnel_state};
 use crate::config::Tunnel;
-use crate::exporter::{Scrape, Snapshot, TunnelRecord, Wanted};
+use crate::exporter::{MOST_SERIES, Scrape, Snapshot, TunnelRecord, Wanted};
 
 /// Most requests that wait for the dataplane at once: others are told what is known without it.
 const MAX_GATHERINGS: usize = 32;
@@ -31,12 +31,14 @@ struct Parts {
     tunnels: Vec<southbound::TunnelStatus>,
     sas: Vec<southbound::SaStatus>,
     routes: Vec<serde_json::Value>,
+    vrfs: Vec<southbound::VrfStatus>,
+    labels: Vec<southbound::LabelStatus>,
 }
 
 fn queries(wanted: Wanted) -> &'static [Query] {
     match wanted {
         Wanted::Health => &[],
-        Wanted::Metrics => &[Query::Tunnels, Query::Sas],
+        Wanted::Metrics => &[Query::Tunnels, Query::Sas, Query::Vrfs, Query::Labels],
         Wanted::Tunnels => &[Query::Tunnels],
         Wanted::Page => &[Query::Tunnels, Query::Routes],
     }
@@ -49,7 +51,12 @@ impl Daemon {
         self.next_gathering += 1;
         let mut open = 0;
         if self.gatherings.len() < MAX_GATHERINGS {
-            for query in queries(scrape.wanted) {
+            // So many labels have no series, and need not be asked for.
+            let are_labels_few = self.desired.label_count() <= MOST_SERIES as u64;
+            for query in queries(scrape.wanted)
+                .iter()
+                .filter(|query| **query != Query::Labels || are_labels_few)
+            {
                 open += usize::from(self.try_ask(*query, Purpose::Gather(number)));
             }
         }
@@ -74,6 +81,8 @@ impl Daemon {
             match record {
                 Status::Tunnel(tunnel) => gathering.parts.tunnels.push(tunnel.clone()),
                 Status::Sa(sa) => gathering.parts.sas.push(sa.clone()),
+                Status::Vrf(vrf) => gathering.parts.vrfs.push(vrf.clone()),
+                Status::Label(label) => gathering.parts.labels.push(label.clone()),
                 Status::Route(_) if gathering.parts.routes.len() < MAX_PAGE_ROUTES => {
                     gathering.parts.routes.push(self.reporter().record(record));
                 }
@@ -152,6 +161,14 @@ impl Daemon {
             routes: self.desired.route_counts(),
             route_records: parts.routes,
             neighbours: self.desired.neighbour_count(),
+            vrfs: parts
+                .vrfs
+                .into_iter()
+                .map(|vrf| (self.reporter().vrf_name(&vrf), vrf))
+                .collect(),
+            labels: parts.labels,
+            label_count: self.desired.label_count(),
+            fpm: self.fpm.overview(),
             netlink: self.mirror.statistics(),
             events: self.raised.clone(),
             is_reload_good: !matches!(self.last_reload, Some(Err(_))),

@@ -24,6 +24,17 @@ pub(super) fn rules(gateway: &Gateway) -> Rules {
             .filter(|label| label.space == southbound::LabelSpaceId::PLATFORM)
             .map(|label| label.label)
             .collect(),
+        routes: gateway
+            .routes
+            .iter()
+            .map(|route| (route.vrf, route.prefix))
+            .chain(
+                gateway
+                    .tunnels
+                    .iter()
+                    .flat_map(|tunnel| tunnel.routes.iter().map(|prefix| (tunnel.inner_vrf, *prefix))),
+            )
+            .collect(),
         ttl: gateway.fpm.map(|fpm| fpm.ttl).unwrap_or_default(),
     }
 }

@@ -357,7 +357,7 @@ impl Daemon {
             Ok(connection) => {
                 self.link = Some(Link {
                     connection,
-                    session: Session::new(),
+                    session: Session::new().learning(self.fpm.wanted_of_the_past()),
                     counters: None,
                     welcome: None,
                     sync_waits: false,
@@ -467,6 +467,7 @@ impl Daemon {
             return;
         };
         self.installer.learn(welcome.instance, held);
+        self.fpm.adopt(held, &mut self.desired);
         // Tunnels have numbers from here on, and IKE needs them. What is loaded stays as it is.
         self.configure_ike();
         let (ike, mut plane) = self.ike();

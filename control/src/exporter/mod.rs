@@ -17,6 +17,7 @@ mod families;
 mod gateway;
 mod history;
 mod http;
+mod labels;
 mod page;
 mod ports;
 mod server;
@@ -28,6 +29,7 @@ mod workers;
 
 pub use auth::Credentials;
 pub use history::{History, Sample};
+pub(crate) use labels::MOST_SERIES;
 pub use server::{Endpoint, Scrapes, listen};
 pub use snapshot::{IkeFigures, Scrape, Snapshot, TunnelRecord, Wanted};
 pub use tls::acceptor;
@@ -47,6 +49,7 @@ fn metrics(snapshot: &Snapshot, form: Form) -> Result<Vec<u8>, prometheus::Error
     workers::families(&families, snapshot)?;
     ports::families(&families, snapshot)?;
     tunnels::summary(&families, snapshot)?;
+    labels::families(&families, snapshot)?;
     families.process()?;
     exposition::encode(&families.gather(), form)
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use southbound::{PortStatus, SaStatus, TunnelTotals, WorkerStatus};
+use southbound::{LabelStatus, PortStatus, SaStatus, TunnelTotals, VrfStatus, WorkerStatus};
 use tokio::sync::oneshot;
 
 use super::history::Sample;
+use crate::fpm::Overview;
 use crate::netlink::Statistics;
 use crate::plane::WorkerBlock;
 
@@ -104,6 +105,14 @@ pub struct Snapshot {
     pub route_records: Vec<Value>,
     /// Neighbours.
     pub neighbours: u64,
+    /// Routing tables by name, where wanted.
+    pub vrfs: Vec<(String, VrfStatus)>,
+    /// Labels, where wanted and few enough.
+    pub labels: Vec<LabelStatus>,
+    /// How many labels the dataplane should take.
+    pub label_count: u64,
+    /// FRR, where it is listened to.
+    pub fpm: Option<Overview>,
     /// What the netlink mirror went through.
     pub netlink: Statistics,
     /// What the dataplane raised, by event.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use southbound::{Query, Status};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -50,6 +51,8 @@ pub struct Listener {
     buffer: Vec<u8>,
     /// When what is stale goes.
     sweep_at: Option<Instant>,
+    /// What was adopted and not told again is to go.
+    is_reconciling: bool,
     last_fault: Option<String>,
 }
 
@@ -90,6 +93,7 @@ impl Listener {
             sessions: 0,
             buffer: vec![0; if settings.is_some() { READ_BYTES } else { 0 }],
             sweep_at: None,
+            is_reconciling: false,
             last_fault: None,
         })
     }
@@ -97,6 +101,26 @@ impl Listener {
     /// Another configuration of what is taken over, or another state of what it decides itself.
     pub fn set_rules(&mut self, rules: Rules) {
         self.projection.set_rules(rules, &mut self.model);
+    }
+
+    /// What a dataplane is to be asked for when it is met: where nobody has told anything yet, what an earlier
+    /// control process was told.
+    #[must_use]
+    pub fn wanted_of_the_past(&self) -> &'static [Query] {
+        if self.settings.is_some() && self.sessions == 0 {
+            &[Query::Labels, Query::Routes]
+        } else {
+            &[]
+        }
+    }
+
+    /// Takes over what the dataplane has of what FRR told an earlier control process; it goes with the stale
+    /// timer where it is not told again.
+    pub fn adopt(&mut self, held: &[Status], desired: &mut Desired) {
+        if self.settings.is_some() && self.sessions == 0 {
+            self.projection.adopt(held, desired);
+            self.start_sweep_timer();
+        }
     }
 
     /// Waits for zebra and takes one step; [`Self::flush`] tells what came of it. Safe to cancel.
@@ -194,6 +218,7 @@ impl Listener {
 
     fn sweep(&mut self) {
         self.sweep_at = None;
+        self.is_reconciling = true;
         let before = self.model.counts();
         if self.session.is_some() {
             self.model.sweep();
@@ -212,6 +237,10 @@ impl Listener {
     pub fn flush(&mut self, mirror: &Mirror, desired: &mut Desired) {
         if self.settings.is_some() {
             self.projection.flush(&mut self.model, mirror, desired);
+            if self.is_reconciling && mirror.is_primed() {
+                self.is_reconciling = false;
+                self.projection.reconcile(&self.model, mirror, desired);
+            }
         }
     }
 

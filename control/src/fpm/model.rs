@@ -61,7 +61,7 @@ pub struct Counts {
     pub labels: u64,
     /// Next-hop objects.
     pub next_hops: u64,
-    /// Routes, labels and next-hop objects that the present session has not confirmed.
+    /// Routes and labels that the present session has not confirmed.
     pub stale: u64,
     /// Changes that found their table full.
     pub refused: u64,
@@ -108,7 +108,27 @@ impl Model {
     /// A session begins: what it does not tell is stale from now on.
     pub fn begin_session(&mut self) {
         self.session += 1;
-        self.stale = self.routes.len() + self.labels.len() + self.next_hops.len();
+        // A zebra that was started anew numbers its next-hop objects anew: what the old ones said is kept in
+        // the routes themselves, or the next object of that number would lead them elsewhere.
+        let by_number: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|(_, held)| matches!(held.value, Target::NextHop(_)))
+            .map(|(key, _)| (*key, self.route_target(key)))
+            .collect();
+        for (key, target) in by_number {
+            let Some(held) = self.routes.get_mut(&key) else {
+                continue;
+            };
+            held.value = match target {
+                Some(Resolved::Ways(ways)) => Target::Ways(ways),
+                Some(Resolved::Blackhole) => Target::Blackhole,
+                Some(Resolved::Unreachable) | None => Target::Unreachable,
+            };
+        }
+        self.next_hops.clear();
+        self.users.clear();
+        self.stale = self.routes.len() + self.labels.len();
     }
 
     /// Takes a change.
@@ -265,10 +285,6 @@ impl Model {
         let labels: Vec<_> = stale(&self.labels, session).collect();
         for label in labels {
             self.apply(Change::LabelGone(label));
-        }
-        let next_hops: Vec<_> = stale(&self.next_hops, session).collect();
-        for number in next_hops {
-            self.next_hop_gone(number);
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use southbound::{
-    IlmSpec, Label, LabelOperation, LabelSpaceId, LabelVia, NextHop, Nhlfe, PopClass, RouteSpec, TtlModel,
-    Update, VrfId,
+    IlmSpec, Label, LabelOperation, LabelSpaceId, LabelStatus, LabelVia, NextHop, Nhlfe, PopClass, RouteSpec,
+    Status, TtlModel, Update, VrfId,
 };
 
 use super::message::{RouteKey, TABLE_MAIN, Way};
@@ -21,6 +21,8 @@ pub struct Rules {
     pub leaks: BTreeSet<(VrfId, VrfId)>,
     /// Labels that the configuration decides.
     pub labels: BTreeSet<Label>,
+    /// Routes that the configuration decides.
+    pub routes: BTreeSet<(VrfId, southbound::IpPrefix)>,
     /// The TTL model of labels pushed and popped.
     pub ttl: TtlModel,
 }
@@ -56,6 +58,49 @@ impl Projection {
                 Item::Route(key) => self.route(key, model, mirror, desired),
                 Item::Label(label) => self.label(label, model, mirror, desired),
             }
+        }
+    }
+
+    /// Takes over what FRR told a control process before this one, as the dataplane still has it.
+    pub fn adopt(&mut self, held: &[Status], desired: &mut Desired) {
+        for status in held {
+            match status {
+                Status::Label(LabelStatus { ilm, .. })
+                    if ilm.space == LabelSpaceId::PLATFORM && !self.rules.labels.contains(&ilm.label) =>
+                {
+                    self.labels.insert(ilm.label);
+                    desired.put(Update::PutIlm(ilm.clone()));
+                }
+                // Routes without labels are the kernel's as well.
+                Status::Route(route)
+                    if !self.rules.routes.contains(&(route.vrf, route.prefix))
+                        && route
+                            .next_hops
+                            .iter()
+                            .any(|hop| matches!(hop, NextHop::Labelled(_))) =>
+                {
+                    self.routes.insert((route.vrf, route.prefix));
+                    desired.claim(route.vrf, route.prefix, true);
+                    desired.put(Update::PutRoute(RouteSpec {
+                        vrf: route.vrf,
+                        prefix: route.prefix,
+                        next_hops: route.next_hops.clone(),
+                        weights: route.weights.clone(),
+                    }));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes back what was told and the model does not have: what was adopted and never told again.
+    pub fn reconcile(&mut self, model: &Model, mirror: &Mirror, desired: &mut Desired) {
+        for (vrf, prefix) in self.routes.clone() {
+            let table = if vrf == VrfId::MAIN { TABLE_MAIN } else { vrf.0 };
+            self.route(RouteKey { table, prefix }, model, mirror, desired);
+        }
+        for label in self.labels.clone() {
+            self.label(label, model, mirror, desired);
         }
     }
 

@@ -278,6 +278,12 @@ impl Desired {
         [v4 as u64, (self.routes.len() - v4) as u64]
     }
 
+    /// How many labels are wanted.
+    #[must_use]
+    pub fn label_count(&self) -> u64 {
+        self.labels.len() as u64
+    }
+
     /// How many neighbours are wanted.
     #[must_use]
     pub fn neighbour_count(&self) -> u64 {

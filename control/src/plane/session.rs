@@ -99,6 +99,7 @@ pub struct Session {
     sequence: u64,
     outgoing: VecDeque<ToDataplane>,
     in_flight: BTreeMap<u64, Vec<Object>>,
+    also_learned: Vec<Query>,
     learning: Vec<u64>,
     learned: Vec<Status>,
     questions: Vec<u64>,
@@ -124,12 +125,20 @@ impl Session {
                 version: PROTOCOL_VERSION,
             }]),
             in_flight: BTreeMap::new(),
+            also_learned: Vec::new(),
             learning: Vec::new(),
             learned: Vec::new(),
             questions: Vec::new(),
             notices: Vec::new(),
             end_sent: false,
         }
+    }
+
+    /// Asks the dataplane for more than usual while learning.
+    #[must_use]
+    pub fn learning(mut self, queries: &[Query]) -> Self {
+        self.also_learned = queries.to_vec();
+        self
     }
 
     /// How far the conversation is.
@@ -198,7 +207,8 @@ impl Session {
         }
         self.phase = Phase::Learning;
         self.generation = generation.saturating_add(1);
-        for query in [Query::Ports, Query::Tunnels, Query::Sas, Query::Policies] {
+        let usual = [Query::Ports, Query::Tunnels, Query::Sas, Query::Policies];
+        for query in usual.into_iter().chain(std::mem::take(&mut self.also_learned)) {
             let sequence = self.next_sequence();
             self.learning.push(sequence);
             self.outgoing.push_back(ToDataplane::Ask { sequence, query });
