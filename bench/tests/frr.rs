@@ -140,7 +140,7 @@ impl Router {
         let mut text = String::new();
         for noun in ["fpm", "mpls", "vrf", "routes", "neighbours", "drops"] {
             let answer = self.gateway.penstock(&["show", noun]);
-            write!(text, "{answer:?}\n").unwrap();
+            writeln!(text, "{answer:?}").unwrap();
         }
         for command in [
             "show mpls table",
@@ -148,7 +148,7 @@ impl Router {
             "show mpls ldp neighbor",
             "show bgp ipv4 vpn summary",
         ] {
-            write!(text, "{:?}\n", self.frr.show(command)).unwrap();
+            writeln!(text, "{:?}", self.frr.show(command)).unwrap();
         }
         text.replace("\\n", "\n")
     }

@@ -155,8 +155,11 @@ fn busy(
     Ok((after.0 - before.0, after.1 - before.1))
 }
 
+/// A key file: its name and what stands in it.
+type KeyFile = (String, String);
+
 /// Tunnels to one peer, each with keys of its own and a route of its own.
-fn configuration(tunnels: u32) -> Result<(String, Vec<(String, String)>), Box<dyn Error>> {
+fn configuration(tunnels: u32) -> Result<(String, Vec<KeyFile>), Box<dyn Error>> {
     let mut text = String::from(
         "[metrics]\nmax_tunnel_series = 1000000\n\n[[port]]\ninterface = \"lan\"\nrole = \"protected\"\n\n\
          [[port]]\ninterface = \"wan\"\nrole = \"internet\"\n",
