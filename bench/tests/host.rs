@@ -355,6 +355,14 @@ impl Manager {
         }
     }
 
+    /// Makes room for what is said next: the queue of a datagram socket holds ten messages, and no more is heard.
+    fn forget(&self) {
+        let mut buffer = [0; 4096];
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut buffer).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     /// Whether nothing is said for this long.
     fn is_silent(&self, limit: Duration) -> bool {
         let mut buffer = [0; 4096];
@@ -445,8 +453,10 @@ fn the_service_manager_hears_of_start_reload_life_and_end() {
     );
     drop(worker);
     dataplane.hear("WATCHDOG=1");
+    control.forget();
     assert!(gateway.control().unwrap().terminate().unwrap().success());
     control.hear("STOPPING=1");
+    dataplane.forget();
     assert!(gateway.dataplane().unwrap().terminate().unwrap().success());
     dataplane.hear("STOPPING=1");
     fs::remove_dir_all(folder).unwrap();

@@ -230,7 +230,7 @@ fn the_status_page_shows_the_gateway_in_a_browser() {
         "site-2",
         "198.51.100.2",
         "branch",
-        "generic",
+        "driver",
         "10.2.0.0/24",
         "<path",
     ] {

@@ -142,8 +142,9 @@ fn addresses(case: &Case, number: usize) -> [String; 4] {
 }
 
 fn configuration(cases: &[Case]) -> (String, Vec<(String, String)>, Vec<Value>) {
+    // The transport cases are rules of the SPD, the tunnel cases are routes: what no rule names follows them.
     let mut text = String::from(
-        "[[port]]\ninterface = \"lan\"\nrole = \"protected\"\n\n[[port]]\ninterface = \"wan\"\nrole = \"internet\"\n",
+        "[gateway]\npolicy_default = \"bypass\"\n\n[[port]]\ninterface = \"lan\"\nrole = \"protected\"\n\n[[port]]\ninterface = \"wan\"\nrole = \"internet\"\n",
     );
     let (mut secrets, mut plan) = (Vec::new(), Vec::new());
     for (index, case) in cases.iter().enumerate() {

@@ -133,7 +133,7 @@ fn a_pe_means_what_it_says() {
     assert_eq!((hops[0].weight, hops[1].weight), (3, 1));
     assert_eq!(hops[0].ttl, TtlModel::Pipe(64));
     assert_eq!(hops[0].class, PushClass::Map(ClassMapId(1)));
-    assert_eq!(hops[0].entropy_beneath, Some(2));
+    assert_eq!(hops[0].entropy_beneath, Some(1));
     assert_eq!(hops[1].via, Via::Tunnel("pe-2".into()));
 
     let label = |value: u32, space: u32| {

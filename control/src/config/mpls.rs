@@ -455,14 +455,15 @@ fn hop(
         None => 1,
         Some(weight) => source.within(weight, 1..=u8::MAX)?,
     };
-    let depth = u8::try_from(stack.labels().len()).unwrap_or(u8::MAX);
+    // Beneath the tunnel label, above the label of the service (RFC 6790 section 4.2).
+    let entropy_beneath = (push.entropy && !stack.labels().is_empty()).then_some(1);
     Some(Hop {
         via,
         stack,
         weight,
         ttl: push.ttl,
         class: push.class,
-        entropy_beneath: (push.entropy && depth > 0).then_some(depth),
+        entropy_beneath,
     })
 }
 
