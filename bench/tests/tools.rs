@@ -71,49 +71,6 @@ fn finish(mut child: Child) -> String {
 }
 
 #[test]
-fn a_trace_tells_each_stage_and_its_verdict_and_why_a_packet_is_dropped() {
-    let sites = Sites::start("trace");
-    let trace = sites.spawn(&["trace", "--host", HOST_B, "--count", "2"]);
-    std::thread::sleep(Duration::from_millis(500));
-    sites.ping(5, HOST_B).unwrap();
-    let text = finish(trace);
-    // The request in, sealed, and the reply out of its tunnel, though it came encrypted.
-    for expected in [
-        "from lan",
-        "esp_encap      -> egress",
-        "into tunnel site-2",
-        "left by wan",
-        "from wan",
-        "esp_decap      -> ",
-        "out of tunnel site-2",
-        "left by lan",
-        "10.1.0.10 > 10.2.0.10 protocol 1 ICMP type 8",
-    ] {
-        assert!(text.contains(expected), "{expected} in\n{text}");
-    }
-    let trace = sites.spawn(&["trace", "--drops", "--count", "1"]);
-    std::thread::sleep(Duration::from_millis(500));
-    let _ = sites.ping(3, "10.9.9.9");
-    let text = finish(trace);
-    assert!(text.contains("DROPPED: no_route"), "{text}");
-    // Disarmed: a new trace is taken, and a filter that nothing fits sees nothing.
-    let mut idle = sites.spawn(&["trace", "--host", "192.0.2.99", "--count", "1"]);
-    std::thread::sleep(Duration::from_millis(300));
-    let second = sites.spawn(&["trace", "--count", "1"]);
-    assert_eq!(finish(second), "", "one at a time");
-    sites.ping(3, HOST_B).unwrap();
-    assert!(matches!(idle.try_wait(), Ok(None)));
-    idle.kill().unwrap();
-    idle.wait().unwrap();
-    let again = sites.spawn(&["trace", "--count", "1", "--json=lines"]);
-    std::thread::sleep(Duration::from_millis(800));
-    sites.ping(3, HOST_B).unwrap();
-    let record: serde_json::Value =
-        serde_json::from_str(finish(again).lines().next().unwrap_or_default()).unwrap_or_default();
-    assert_eq!(record["schema"], 1, "{record}");
-}
-
-#[test]
 fn a_capture_holds_the_clear_and_the_encrypted_side_of_the_same_packets() {
     let sites = Sites::start("capture");
     let file = sites.gateway_1.folder().join("out.pcapng");
@@ -235,7 +192,7 @@ fn top_shows_rates_in_a_terminal() {
             .any(|line| line.contains("site-2") && line.contains("up") && line.contains('k'))
     });
     assert!(shown, "{screen}");
-    for heading in ["TUNNEL", "WORKER", "PORT", "DROPPED FOR", "gateway-1", "generic"] {
+    for heading in ["TUNNEL", "WORKER", "PORT", "DROPPED FOR", "gateway-1", "driver"] {
         assert!(screen.contains(heading), "{heading} in\n{screen}");
     }
     tmux(&["send-keys", "-t", "top", "q"]);

@@ -162,7 +162,7 @@ fn every_fault_is_told_with_its_place() {
     let base = "[[connection]]\nname = \"x\"\nremote = [\"192.0.2.2\"]\nauth = \"psk\"\npsk_file = \"psk\"\n";
     let child = "[[connection.child]]\nremote_ts = [\"10.0.0.0/8\"]\nlocal_ts = [\"10.0.0.0/8\"]\n";
     for (text, line, words) in [
-        (base.to_owned(), 2, "[[connection.child]]"),
+        (base.to_owned(), 1, "child"),
         (format!("{base}wrong = 1\n{child}"), 6, "wrong"),
         (format!("{base}proposals = [\"aes512\"]\n{child}"), 6, "aes512"),
         (format!("{base}dpd = \"1 hour\"\n{child}"), 6, "90s"),

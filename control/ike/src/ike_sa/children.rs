@@ -100,7 +100,9 @@ impl IkeSa {
         self.nat.any().then_some(UdpEncapsulation {
             local_port: self.local.port(),
             remote_port: self.remote.port(),
-            checksum: false,
+            // A peer whose ESP comes through an ordinary socket hears no IPv6 datagram without one (RFC 8200
+            // section 8.1); over IPv4 zero is the rule (RFC 3948 section 2.1).
+            checksum: self.remote.is_ipv6(),
         })
     }
 
