@@ -145,10 +145,11 @@ fn label_operations_and_tunnels_agree_with_an_independent_router() {
         gateway.logs()
     );
     // Each label and each table counts what it had.
-    let shown: Vec<Value> =
-        serde_json::from_str(&gateway.penstock(&["show", "mpls", "--json"]).unwrap()).unwrap();
+    let shown = gateway.json(&["show", "mpls"]).unwrap();
     let packets = |label: u64| {
-        shown
+        shown["labels"]
+            .as_array()
+            .unwrap()
             .iter()
             .find(|record| record["label"] == label)
             .and_then(|record| record["packets"].as_u64())
