@@ -1,8 +1,8 @@
 //! Which system calls the process may make once every thread runs: what moving packets, binding ports and serving the
 //! control process take, and nothing with which a hijacked thread could leave the process.
 //!
-//! Two filters, for every thread at once. The first lets the calls of [`ALLOWED`] through, some of them only with
-//! certain arguments, and refuses the rest. The second ends the process at a call of [`FATAL`]: those are no slip of a
+//! Two filters, for every thread at once. The first lets the calls of `ALLOWED` through, some of them only with
+//! certain arguments, and refuses the rest. The second ends the process at a call of `FATAL`: those are no slip of a
 //! library but somebody's attempt. The kernel keeps the stricter answer.
 
 use std::collections::BTreeMap;
