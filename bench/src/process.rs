@@ -6,11 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a process may take to end after SIGTERM before it is killed.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Waits for SIGINT or SIGTERM, which this thread takes from here on instead of ending by them.
+///
+/// # Errors
+/// Where the signals cannot be blocked or waited for.
+pub fn wait_for_interrupt() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    signals.wait()?;
+    Ok(())
+}
 
 /// A running process whose output goes to a file; terminated, then killed, on drop.
 #[derive(Debug)]

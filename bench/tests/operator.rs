@@ -6,55 +6,38 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use bench::gateway::{Dataplane, Gateway};
+use bench::gateway::Dataplane;
 use bench::http::{get, series};
 use bench::process::{Process, wait_until};
 use bench::site_to_site::SiteToSite;
+use bench::sites::{self, Sites};
 use bench::topology::{Links, Topology};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const HOST_B: &str = "10.2.0.10";
+const HOST_B: &str = sites::HOST_B[0];
 
-struct Sites {
-    gateway_1: Gateway,
-    _gateway_2: Gateway,
-    topology: Topology,
+/// Two sites whose gateways tell metrics, and one tunnel more that has no SA: configured, and down.
+fn start(stem: &str) -> Sites {
+    let tunnel = SiteToSite::new("aes128gcm16", 20).unwrap();
+    let configurations = [1, 2].map(|number| {
+        format!(
+            "[metrics]\n{}[[tunnel]]\nname = \"branch\"\nlocal = \"198.51.100.{number}\"\nremote = \"198.51.100.77\"\n",
+            tunnel.configuration(number)
+        )
+    });
+    let topology = Topology::new(stem, Links::default()).unwrap();
+    Sites::over(topology, &tunnel, &configurations, &Dataplane::default()).unwrap()
 }
 
-impl Sites {
-    fn start(stem: &str) -> Self {
-        let topology = Topology::new(stem, Links::default()).unwrap();
-        let tunnel = SiteToSite::new("aes128gcm16", 20).unwrap();
-        let start = |namespace, number| {
-            // One tunnel more that has no SA: configured, and down.
-            let text = format!(
-                "[metrics]\n{}[[tunnel]]\nname = \"branch\"\nlocal = \"198.51.100.{number}\"\nremote = \"198.51.100.77\"\n",
-                tunnel.configuration(number)
-            );
-            Gateway::start(namespace, &text, &tunnel.secrets(), Dataplane::default()).unwrap()
-        };
-        let sites = Self {
-            gateway_1: start(&topology.gateway_1, 1),
-            _gateway_2: start(&topology.gateway_2, 2),
-            topology,
-        };
-        assert!(
-            wait_until(LIMIT, || sites.ping(1).is_ok()),
-            "{}",
-            sites.gateway_1.logs()
-        );
-        sites
-    }
+fn ping(sites: &Sites, count: u32) -> Result<String, bench::namespace::CommandError> {
+    sites
+        .topology
+        .host_a
+        .run(&format!("ping -q -c {count} -i 0.01 -W 1 {HOST_B}"))
+}
 
-    fn ping(&self, count: u32) -> Result<String, bench::namespace::CommandError> {
-        self.topology
-            .host_a
-            .run(&format!("ping -q -c {count} -i 0.01 -W 1 {HOST_B}"))
-    }
-
-    fn scrape(&self, path: &str) -> String {
-        get(&self.topology.gateway_1, path).unwrap()
-    }
+fn scrape(sites: &Sites, path: &str) -> String {
+    get(&sites.topology.gateway_1, path).unwrap()
 }
 
 fn monitoring(file: &str) -> String {
@@ -63,7 +46,7 @@ fn monitoring(file: &str) -> String {
 
 #[test]
 fn a_prometheus_server_scrapes_a_gateway_that_carries_traffic() {
-    let sites = Sites::start("prometheus");
+    let sites = start("prometheus");
     let folder = sites.gateway_1.folder().to_owned();
     std::fs::write(
         folder.join("prometheus.yml"),
@@ -98,7 +81,7 @@ fn a_prometheus_server_scrapes_a_gateway_that_carries_traffic() {
         let answer: serde_json::Value = serde_json::from_str(&text).ok()?;
         answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
     };
-    let sent = sites.ping(200).unwrap();
+    let sent = ping(&sites, 200).unwrap();
     assert!(sent.contains("200 received"), "{sent}");
     let seen = wait_until(LIMIT, || {
         query("penstock_esp_packets_total{direction=\"out\"}").is_some_and(|packets| packets >= 200.0)
@@ -131,16 +114,16 @@ fn a_prometheus_server_scrapes_a_gateway_that_carries_traffic() {
 
 #[test]
 fn counters_of_a_tunnel_survive_a_restart_of_control_and_a_change_of_its_keys() {
-    let mut sites = Sites::start("survive");
-    sites.ping(100).unwrap();
+    let mut sites = start("survive");
+    ping(&sites, 100).unwrap();
     let name = "penstock_tunnel_packets_total{connection=\"site-2\",direction=\"out\"}";
-    let before = series(&sites.scrape("/metrics/tunnels"), name).unwrap();
+    let before = series(&scrape(&sites, "/metrics/tunnels"), name).unwrap();
     assert!(before >= 100.0, "{before}");
     sites.gateway_1.control().unwrap().kill().unwrap();
     sites.gateway_1.start_control().unwrap();
     let ready = wait_until(LIMIT, || get(&sites.topology.gateway_1, "/readyz").is_ok());
     assert!(ready, "{}", sites.gateway_1.logs());
-    let after = series(&sites.scrape("/metrics/tunnels"), name).unwrap();
+    let after = series(&scrape(&sites, "/metrics/tunnels"), name).unwrap();
     assert!(after >= before, "{after} after {before}");
     // Another pair of SAs in place of the old one, which is removed: its packets stay in the sum.
     let folder = sites.gateway_1.folder().to_owned();
@@ -164,7 +147,7 @@ fn counters_of_a_tunnel_survive_a_restart_of_control_and_a_change_of_its_keys() 
         spis.contains("0x00002002") && !spis.contains("0x00002001"),
         "{spis}"
     );
-    let rekeyed = series(&sites.scrape("/metrics/tunnels"), name).unwrap();
+    let rekeyed = series(&scrape(&sites, "/metrics/tunnels"), name).unwrap();
     assert!(rekeyed >= after, "{rekeyed} after {after}");
 }
 
@@ -194,7 +177,7 @@ fn browse(sites: &Sites, picture: &Path) -> String {
 
 #[test]
 fn the_status_page_shows_the_gateway_in_a_browser() {
-    let sites = Sites::start("page");
+    let sites = start("page");
     let seconds = std::env::var("PENSTOCK_SCREENSHOT").map_or(5, |_| 60);
     let mut load = sites.topology.host_a.command("ping");
     load.args([
@@ -209,7 +192,7 @@ fn the_status_page_shows_the_gateway_in_a_browser() {
     ]);
     let mut load = load.stdout(std::process::Stdio::null()).spawn().unwrap();
     let samples = || {
-        let text = sites.scrape("/status.json");
+        let text = scrape(&sites, "/status.json");
         let data: serde_json::Value = serde_json::from_str(&text).unwrap();
         data["history"].as_array().unwrap().len()
     };

@@ -6,57 +6,33 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bench::gateway::{Dataplane, Gateway, built};
+use bench::gateway::{Dataplane, built};
 use bench::process::wait_until;
-use bench::site_to_site::SiteToSite;
-use bench::topology::{Links, Topology};
+use bench::sites::{self, Sites};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const HOST_B: &str = "10.2.0.10";
+const HOST_B: &str = sites::HOST_B[0];
 
-struct Sites {
-    gateway_1: Gateway,
-    _gateway_2: Gateway,
-    topology: Topology,
+fn start(stem: &str) -> Sites {
+    Sites::plain(stem, &Dataplane::default()).unwrap()
 }
 
-impl Sites {
-    fn start(stem: &str) -> Self {
-        let topology = Topology::new(stem, Links::default()).unwrap();
-        let tunnel = SiteToSite::new("aes128gcm16", 20).unwrap();
-        let start = |namespace, number| {
-            let text = tunnel.configuration(number);
-            Gateway::start(namespace, &text, &tunnel.secrets(), Dataplane::default()).unwrap()
-        };
-        let sites = Self {
-            gateway_1: start(&topology.gateway_1, 1),
-            _gateway_2: start(&topology.gateway_2, 2),
-            topology,
-        };
-        assert!(
-            wait_until(LIMIT, || sites.ping(1, HOST_B).is_ok()),
-            "{}",
-            sites.gateway_1.logs()
-        );
-        sites
-    }
+fn ping(sites: &Sites, count: u32, to: &str) -> Result<String, bench::namespace::CommandError> {
+    sites
+        .topology
+        .host_a
+        .run(&format!("ping -q -c {count} -i 0.05 -W 1 {to}"))
+}
 
-    fn ping(&self, count: u32, to: &str) -> Result<String, bench::namespace::CommandError> {
-        self.topology
-            .host_a
-            .run(&format!("ping -q -c {count} -i 0.05 -W 1 {to}"))
-    }
-
-    /// The command line, left to run.
-    fn spawn(&self, arguments: &[&str]) -> Child {
-        Command::new(built("penstock").unwrap())
-            .arg("--socket")
-            .arg(self.gateway_1.folder().join("control.sock"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
+/// The command line, left to run.
+fn spawn(sites: &Sites, arguments: &[&str]) -> Child {
+    Command::new(built("penstock").unwrap())
+        .arg("--socket")
+        .arg(sites.gateway_1.folder().join("control.sock"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// What a child printed, until it ended; killed where it does not.
@@ -72,12 +48,15 @@ fn finish(mut child: Child) -> String {
 
 #[test]
 fn a_capture_holds_the_clear_and_the_encrypted_side_of_the_same_packets() {
-    let sites = Sites::start("capture");
+    let sites = start("capture");
     let file = sites.gateway_1.folder().join("out.pcapng");
     let path = file.to_str().unwrap().to_owned();
-    let capture = sites.spawn(&["capture", "--host", HOST_B, "--count", "4", "--out", &path]);
+    let capture = spawn(
+        &sites,
+        &["capture", "--host", HOST_B, "--count", "4", "--out", &path],
+    );
     std::thread::sleep(Duration::from_millis(500));
-    sites.ping(6, HOST_B).unwrap();
+    ping(&sites, 6, HOST_B).unwrap();
     finish(capture);
     let tshark = |filter: &str| {
         let output = Command::new("tshark")
@@ -125,8 +104,8 @@ fn a_capture_holds_the_clear_and_the_encrypted_side_of_the_same_packets() {
 
 #[test]
 fn monitor_tells_events_as_they_happen_and_the_log_level_changes() {
-    let sites = Sites::start("monitor");
-    let mut monitor = sites.spawn(&["monitor", "--json=lines", "--count", "1"]);
+    let sites = start("monitor");
+    let mut monitor = spawn(&sites, &["monitor", "--json=lines", "--count", "1"]);
     let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
     std::thread::sleep(Duration::from_millis(300));
     sites.topology.gateway_1.ip("link set wan down").unwrap();
@@ -150,7 +129,7 @@ fn monitor_tells_events_as_they_happen_and_the_log_level_changes() {
 
 #[test]
 fn top_shows_rates_in_a_terminal() {
-    let sites = Sites::start("top");
+    let sites = start("top");
     let session = format!("penstock-top-{}", std::process::id());
     let tmux = |arguments: &[&str]| {
         let output = Command::new("tmux")
@@ -207,7 +186,7 @@ fn top_shows_rates_in_a_terminal() {
 
 #[test]
 fn penstock_bench_counts_what_goes_through_and_how_long_a_reload_takes() {
-    let sites = Sites::start("load");
+    let sites = start("load");
     let mac = sites
         .topology
         .gateway_1

@@ -169,16 +169,7 @@ fn fault_75_a_stale_route_keeps_its_next_hop_though_the_number_is_given_anew() {
     let before = model.route_target(&vpn);
     model.begin_session();
     let mut statistics = Statistics::default();
-    let frame = frames(NEXT_HOPS)
-        .into_iter()
-        .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
-        .unwrap();
-    let at = frame
-        .windows(4)
-        .position(|bytes| bytes == [10, 0, 12, 2])
-        .unwrap();
-    let mut other = frame.to_vec();
-    other[at + 3] = 9;
+    let other = vpn_next_hop_moved();
     Receiver::default()
         .receive(&other, &mut model, &mut statistics)
         .unwrap();
@@ -208,20 +199,9 @@ fn tables_are_bounded() {
 fn a_next_hop_object_that_changes_changes_its_routes() {
     let mut model = model(NEXT_HOPS);
     model.take_changed();
-    // The last frame that says `RTM_NEWNEXTHOP` with labels is that of the VPN route: say it again by another
-    // gateway (10.0.12.2 becomes 10.0.12.9).
     let mut receiver = Receiver::default();
     let mut statistics = Statistics::default();
-    let frame = frames(NEXT_HOPS)
-        .into_iter()
-        .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
-        .unwrap();
-    let at = frame
-        .windows(4)
-        .position(|bytes| bytes == [10, 0, 12, 2])
-        .unwrap();
-    let mut moved = frame.to_vec();
-    moved[at + 3] = 9;
+    let moved = vpn_next_hop_moved();
     receiver.receive(&moved, &mut model, &mut statistics).unwrap();
     let vpn = key(VRF_RED, "10.50.3.0/24");
     assert_eq!(model.take_changed(), [Item::Route(vpn)].into());
@@ -230,6 +210,22 @@ fn a_next_hop_object_that_changes_changes_its_routes() {
     };
     assert_eq!(ways[0].gateway, Some(IpAddr::from([10, 0, 12, 9])));
     assert_eq!(ways[0].stack.labels(), [label(17), label(80)]);
+}
+
+/// The last frame that says `RTM_NEWNEXTHOP` with labels, that of the VPN route, by another gateway: 10.0.12.2 becomes
+/// 10.0.12.9.
+fn vpn_next_hop_moved() -> Vec<u8> {
+    let mut frame = frames(NEXT_HOPS)
+        .into_iter()
+        .rfind(|frame| frame[8..10] == [104, 0] && frame.len() > 70)
+        .unwrap()
+        .to_vec();
+    let at = frame
+        .windows(4)
+        .position(|bytes| bytes == [10, 0, 12, 2])
+        .unwrap();
+    frame[at + 3] = 9;
+    frame
 }
 
 fn frames(mut stream: &[u8]) -> Vec<&[u8]> {

@@ -193,11 +193,7 @@ fn hold(topology: &Topology, gateways: &[(&str, &Gateway)]) -> Result<(), Box<dy
             socket.display()
         );
     }
-    let mut signals = nix::sys::signal::SigSet::empty();
-    signals.add(nix::sys::signal::Signal::SIGINT);
-    signals.add(nix::sys::signal::Signal::SIGTERM);
-    signals.thread_block()?;
-    signals.wait()?;
+    bench::process::wait_for_interrupt()?;
     println!("Stopping ...");
     Ok(())
 }

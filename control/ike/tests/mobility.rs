@@ -13,14 +13,6 @@ use southbound::SaDirection;
 
 const SOON: Duration = Duration::from_secs(3);
 
-fn failures(net: &Network, host: usize) -> Vec<String> {
-    let reasons = net.hosts[host].events.iter().filter_map(|event| match event {
-        Event::Failed { reason, .. } => Some(reason.clone()),
-        _ => None,
-    });
-    reasons.collect()
-}
-
 #[test]
 fn mobike_moves_the_initiator() {
     let mut net = pair(18, |host, c| {
@@ -60,9 +52,9 @@ fn redirected_to_another_gateway() {
     }));
     net.run(SOON);
     assert!(
-        failures(&net, 0)[0].contains("redirected to 198.51.100.77"),
+        net.failures(0)[0].contains("redirected to 198.51.100.77"),
         "{:?}",
-        failures(&net, 0)
+        net.failures(0)
     );
     assert_eq!(
         net.hosts[0].endpoint.ike_sas()[0].remote.ip(),
@@ -264,7 +256,8 @@ fn gateways_that_send_a_peer_in_circles_are_left() {
         }
     });
     net.run(Duration::from_secs(50));
-    let redirects = failures(&net, 0)
+    let redirects = net
+        .failures(0)
         .iter()
         .filter(|f| f.contains("redirected"))
         .count();

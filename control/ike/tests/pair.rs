@@ -9,18 +9,10 @@ use std::time::Duration;
 
 use certified::{by_certificate, certified, with_credentials};
 use ike::{Childless, Connection, Event, Fragmentation, Identity, Ppk, RekeyTime, TrafficSelector, TsSide};
-use network::{Network, child, network_of, pair, psk};
+use network::{child, network_of, pair, psk};
 use southbound::{Mode, SaDirection};
 
 const SOON: Duration = Duration::from_secs(3);
-
-fn failures(net: &Network, host: usize) -> Vec<String> {
-    let reasons = net.hosts[host].events.iter().filter_map(|event| match event {
-        Event::Failed { reason, .. } => Some(reason.clone()),
-        _ => None,
-    });
-    reasons.collect()
-}
 
 #[test]
 fn preshared_keys_bring_up_a_tunnel() {
@@ -147,7 +139,7 @@ fn mismatches_are_told_in_one_line() {
         }
     });
     net.run(SOON);
-    let told = failures(&net, 1);
+    let told = net.failures(1);
     assert!(
         told[0].contains("peer offered aes128-sha1-prfsha1-modp1024; expected aes256gcm16-prfsha256-x25519"),
         "{told:?}"
@@ -159,7 +151,7 @@ fn mismatches_are_told_in_one_line() {
         }
     });
     net.run(SOON);
-    let told = failures(&net, 1);
+    let told = net.failures(1);
     assert!(
         told[0].contains("172.16.0.1/32") && told[0].contains("expected [10.2.0.0/16]"),
         "{told:?}"
@@ -176,7 +168,7 @@ fn mismatches_are_told_in_one_line() {
         }
     });
     net.run(SOON);
-    let told = failures(&net, 1);
+    let told = net.failures(1);
     assert!(
         told[0].contains("peer is stranger.example") && told[0].contains("gw0.example"),
         "{told:?}"
@@ -207,9 +199,9 @@ fn fault_38_certificates_speak_only_for_their_names() {
             .all(|sa| sa.state != "established")
     );
     assert!(
-        failures(&net, 1)[0].contains("does not name gw0.example"),
+        net.failures(1)[0].contains("does not name gw0.example"),
         "{:?}",
-        failures(&net, 1)
+        net.failures(1)
     );
     assert!(net.hosts[0].dataplane.installed.is_empty() && net.hosts[1].dataplane.installed.is_empty());
 }

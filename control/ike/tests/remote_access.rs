@@ -18,14 +18,6 @@ use network::{Network, address};
 
 const SOON: Duration = Duration::from_secs(3);
 
-fn failures(net: &Network, host: usize) -> Vec<String> {
-    let reasons = net.hosts[host].events.iter().filter_map(|event| match event {
-        Event::Failed { reason, .. } => Some(reason.clone()),
-        _ => None,
-    });
-    reasons.collect()
-}
-
 #[test]
 fn eap_with_addresses_from_a_pool() {
     let mut credentials = certified(["gw0.example", "gw1.example"]);
@@ -71,9 +63,9 @@ fn eap_with_addresses_from_a_pool() {
     let net = run(credentials);
     assert_eq!(net.count(1, |e| matches!(e, Event::IkeUp { .. })), 0);
     assert!(
-        failures(&net, 1)[0].contains("wrong user name or password"),
+        net.failures(1)[0].contains("wrong user name or password"),
         "{:?}",
-        failures(&net, 1)
+        net.failures(1)
     );
 }
 
@@ -116,8 +108,8 @@ fn users(mut credentials: [Credentials; 2]) -> [Credentials; 2] {
 }
 
 fn assert_remote_access(net: &Network, who: &str) -> Vec<IpAddr> {
-    assert_eq!(failures(net, 0), Vec::<String>::new());
-    assert_eq!(failures(net, 1), Vec::<String>::new());
+    assert_eq!(net.failures(0), Vec::<String>::new());
+    assert_eq!(net.failures(1), Vec::<String>::new());
     let server = &net.hosts[1].endpoint.ike_sas()[0];
     assert_eq!(server.state, "established");
     assert_eq!(server.remote_id, Some(Identity::from_text(who)));

@@ -174,6 +174,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// What only root and the users of `[admin]` may do, in a word of a message; `None` for what whoever reaches the
+    /// socket may ask.
+    #[must_use]
+    pub fn reserved(&self) -> Option<&'static str> {
+        match self {
+            Self::Reload { .. } => Some("reload"),
+            Self::Up { .. }
+            | Self::Down { .. }
+            | Self::Rekey { .. }
+            | Self::Trace { .. }
+            | Self::LogLevel { .. } => Some("do that"),
+            Self::Status {} | Self::Show { .. } | Self::Log { .. } | Self::Monitor {} => None,
+        }
+    }
+}
+
 /// The exit codes of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]

@@ -58,17 +58,14 @@ impl Daemon {
             role,
             replies,
         } = command;
+        if role != Role::Admin
+            && let Some(what) = request.reserved()
+        {
+            let message = format!("only root and the users of [admin] may {what}");
+            return replies.end(ExitCode::Refused, Some(message));
+        }
         match request {
-            Request::Reload { dry_run } => {
-                if role == Role::Admin {
-                    self.begin_reload(Some(replies), dry_run);
-                } else {
-                    replies.end(
-                        ExitCode::Refused,
-                        Some("only root and the users of [admin] may reload".into()),
-                    );
-                }
-            }
+            Request::Reload { dry_run } => self.begin_reload(Some(replies), dry_run),
             Request::Status {} => {
                 if replies.send(Frame::Records(vec![self.status()])) {
                     replies.end(ExitCode::Done, None);
@@ -78,26 +75,20 @@ impl Daemon {
                 connection,
                 child,
                 wait_seconds,
-            } => self.up(role, &connection, child, wait_seconds, replies),
+            } => self.up(&connection, child, wait_seconds, replies),
             Request::Down {
                 connection,
                 child,
                 wait_seconds,
-            } => self.down(role, &connection, child, wait_seconds, replies),
+            } => self.down(&connection, child, wait_seconds, replies),
             Request::Rekey {
                 connection,
                 child,
                 wait_seconds,
-            } => self.rekey(role, &connection, child, wait_seconds, replies),
+            } => self.rekey(&connection, child, wait_seconds, replies),
             Request::Log { connection, lines } => self.log(connection.as_deref(), lines, &replies),
             Request::Show { noun, name } => self.show(noun, name, replies),
             Request::Monitor {} => self.monitor(replies),
-            Request::Trace { .. } | Request::LogLevel { .. } if role != Role::Admin => {
-                replies.end(
-                    ExitCode::Refused,
-                    Some("only root and the users of [admin] may do that".into()),
-                );
-            }
             Request::Trace {
                 prefix,
                 protocol,

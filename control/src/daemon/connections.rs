@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::answers::RECORDS_A_FRAME;
 use super::supervisor::Daemon;
-use crate::admin::{ExitCode, Frame, Replies, Role};
+use crate::admin::{ExitCode, Frame, Replies};
 use crate::ike::{Goal, Waiting};
 
 /// The longest that a command may wait.
@@ -13,15 +13,11 @@ const MAX_WAIT_SECONDS: u64 = 600;
 impl Daemon {
     pub(super) fn up(
         &mut self,
-        role: Role,
         connection: &str,
         child: Option<String>,
         wait_seconds: u64,
         replies: Replies,
     ) {
-        if !may(role, &replies) {
-            return;
-        }
         match self.ike.up(connection, child.as_deref()) {
             Err((code, message)) => replies.end(code, Some(message)),
             Ok(missing) if missing.is_empty() => {
@@ -33,15 +29,11 @@ impl Daemon {
 
     pub(super) fn down(
         &mut self,
-        role: Role,
         connection: &str,
         child: Option<String>,
         wait_seconds: u64,
         replies: Replies,
     ) {
-        if !may(role, &replies) {
-            return;
-        }
         match self.ike.down(connection, child.as_deref()) {
             Err((code, message)) => replies.end(code, Some(message)),
             Ok(false) => replies.end(ExitCode::Done, Some(format!("{connection} is down already"))),
@@ -51,15 +43,11 @@ impl Daemon {
 
     pub(super) fn rekey(
         &mut self,
-        role: Role,
         connection: &str,
         child: Option<String>,
         wait_seconds: u64,
         replies: Replies,
     ) {
-        if !may(role, &replies) {
-            return;
-        }
         match self.ike.rekey(connection, child.as_deref()) {
             Err((code, message)) => replies.end(code, Some(message)),
             Ok(()) => self.wait(connection, Goal::Rekeyed(child), wait_seconds, replies),
@@ -91,16 +79,6 @@ impl Daemon {
             _ => tell(records, replies),
         }
     }
-}
-
-fn may(role: Role, replies: &Replies) -> bool {
-    if role != Role::Admin {
-        replies.end(
-            ExitCode::Refused,
-            Some("only root and the users of [admin] may do that".into()),
-        );
-    }
-    role == Role::Admin
 }
 
 fn tell(mut records: Vec<serde_json::Value>, replies: &Replies) {

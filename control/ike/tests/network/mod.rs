@@ -397,6 +397,15 @@ impl Network {
         self.assert_selected_receivable();
     }
 
+    /// Why negotiations of this host failed.
+    pub fn failures(&self, host: usize) -> Vec<String> {
+        let reasons = self.hosts[host].events.iter().filter_map(|event| match event {
+            Event::Failed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        });
+        reasons.collect()
+    }
+
     pub fn count(&self, host: usize, wanted: impl Fn(&Event) -> bool) -> usize {
         self.hosts[host]
             .events
