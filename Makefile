@@ -80,6 +80,7 @@ lint: ## format, clippy, documentation, dependency rules
 	scripts/packages build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p bench --test vm --test vlan -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
