@@ -88,7 +88,8 @@ impl Sum {
     /// Whether a sum that included the checksum field comes out right.
     #[inline]
     pub const fn is_valid(self) -> bool {
-        self.folded() == 0xffff
+        // The folded sum is 0xffff where the whole one is a multiple of that, which one multiplication tells.
+        self.0 != 0 && self.0.is_multiple_of(0xffff)
     }
 
     #[inline]

@@ -126,7 +126,8 @@ impl ReplayState {
     /// [`Refusal`].
     #[inline]
     pub fn check(&self, number: u64) -> Result<(), Refusal> {
-        if self.words.is_empty() {
+        // Ahead of the window, as most are: only `commit` can say more.
+        if number > self.top.load(Ordering::Relaxed) || self.words.is_empty() {
             return Ok(());
         }
         let place = self.place(number);
@@ -171,13 +172,14 @@ impl ReplayState {
         let mut committed = Committed::default();
         let mut at = 0;
         while let Some(&first) = numbers.get(at) {
-            let block = first / NUMBERS_PER_WORD;
+            let start = first - first % NUMBERS_PER_WORD;
             let (mut least, mut most, mut bits, mut count) = (first, first, 0, 0);
             for &number in &numbers[at..] {
-                let bit = 1 << (number % NUMBERS_PER_WORD);
-                if number / NUMBERS_PER_WORD != block || bits & bit != 0 {
+                let offset = number.wrapping_sub(start);
+                if offset >= NUMBERS_PER_WORD || bits & (1 << offset) != 0 {
                     break;
                 }
+                let bit = 1 << offset;
                 (least, most) = (least.min(number), most.max(number));
                 bits |= bit;
                 count += 1;

@@ -59,20 +59,57 @@ impl From<&wire::flow::Tuple> for Flow {
 
 /// The selectors of an inbound SA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selectors(Box<[SelectorPair]>);
+pub struct Selectors {
+    /// The addresses of the first pair that admits by them alone, where packets are looked for first.
+    first: Option<PairV4>,
+    pairs: Box<[SelectorPair]>,
+}
+
+/// Ranges of IPv4 addresses: the peer's side and ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PairV4 {
+    remote: (u32, u32),
+    local: (u32, u32),
+}
+
+impl PairV4 {
+    fn of(pair: &SelectorPair) -> Option<Self> {
+        let range = |side: &Endpoint| match (side.addresses.first, side.addresses.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => Some((first.to_bits(), last.to_bits())),
+            _ => None,
+        };
+        is_any_upper(pair)
+            .then(|| {
+                Some(Self {
+                    remote: range(&pair.remote)?,
+                    local: range(&pair.local)?,
+                })
+            })
+            .flatten()
+    }
+
+    #[inline(always)]
+    fn covers(self, source: u32, destination: u32) -> bool {
+        let within = |(first, last): (u32, u32), address: u32| first <= address && address <= last;
+        within(self.remote, source) && within(self.local, destination)
+    }
+}
 
 impl Selectors {
     /// Takes the contract's selectors.
     #[must_use]
     pub fn new(selectors: Vec<SelectorPair>) -> Self {
-        Self(selectors.into_boxed_slice())
+        Self {
+            first: selectors.iter().find_map(PairV4::of),
+            pairs: selectors.into_boxed_slice(),
+        }
     }
 
     /// Whether a packet that came out of the SA may have been in it: its source is the peer's side, its
     /// destination ours. An SA without selectors carries nothing.
     #[must_use]
     pub fn admit(&self, inner: &Flow) -> bool {
-        self.0.iter().any(|pair| {
+        self.pairs.iter().any(|pair| {
             pair.covers(
                 inner.destination,
                 inner.source,
@@ -84,16 +121,23 @@ impl Selectors {
 
     /// Whether the addresses alone are enough to say that [`Self::admit`] holds, as they are for most SAs: a pair of
     /// any protocol and any port covers them.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn admit_addresses_v4(&self, source: u32, destination: u32) -> bool {
-        let within = |side: &Endpoint, address: u32| match (side.addresses.first, side.addresses.last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => first.to_bits() <= address && address <= last.to_bits(),
-            _ => false,
-        };
-        self.0.iter().any(|pair| {
-            is_any_upper(pair) && within(&pair.remote, source) && within(&pair.local, destination)
-        })
+        match self.first {
+            None => false,
+            Some(first) => {
+                first.covers(source, destination)
+                    || (self.pairs.len() > 1 && self.another_covers_v4(source, destination))
+            }
+        }
+    }
+
+    fn another_covers_v4(&self, source: u32, destination: u32) -> bool {
+        self.pairs
+            .iter()
+            .filter_map(PairV4::of)
+            .any(|pair| pair.covers(source, destination))
     }
 
     /// The same for IPv6.
@@ -104,7 +148,7 @@ impl Selectors {
             (IpAddr::V6(first), IpAddr::V6(last)) => first.to_bits() <= address && address <= last.to_bits(),
             _ => false,
         };
-        self.0.iter().any(|pair| {
+        self.pairs.iter().any(|pair| {
             is_any_upper(pair) && within(&pair.remote, source) && within(&pair.local, destination)
         })
     }
@@ -112,7 +156,7 @@ impl Selectors {
     /// Bytes on the heap.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.0)
+        size_of_val(&*self.pairs)
     }
 }
 

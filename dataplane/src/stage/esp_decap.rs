@@ -7,8 +7,10 @@
 //! The order is RFC 4303 section 3.4's: SA (3.4.2), window (3.4.3), ICV and text (3.4.4), and only then anything that
 //! the packet says of itself. A packet whose ICV is wrong changes nothing: neither the window nor the peer's address.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
-use esp_aead::{OpenJob, Verdict};
+use esp_aead::{OpenJob, OpenKey, Verdict};
 use southbound::{DropReason, Encapsulation, Event, Mode, WorkerCounter};
 
 use super::{Context, esp_inner};
@@ -16,15 +18,8 @@ use crate::batch::{BATCH_PACKETS, Batch, Flags, Meta, Next, Slots};
 use crate::sa::{InboundSa, InboundTerms, Refusal, Tunnel};
 use crate::xsk::Frame;
 
-/// A packet between the window's check and its commit.
-struct Opening<'w> {
-    sa: &'w InboundSa,
-    sequence: u64,
-}
-
 /// What a packet says before anything is known of it.
 struct Head {
-    slot: u8,
     spi: u32,
     sequence_low: u32,
 }
@@ -36,54 +31,41 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         return;
     }
     let mut heads = ArrayVec::<Head, BATCH_PACKETS>::new();
+    let headed = read_heads(batch, slots, &mut heads, context);
+    prefetch(&heads, context);
+    let mut runs = ArrayVec::<Run<'_>, BATCH_PACKETS>::new();
+    let mut numbers = ArrayVec::<u64, BATCH_PACKETS>::new();
+    let failed = open(batch, headed, &heads, &mut runs, &mut numbers, context);
+    for run in &runs {
+        run.finish(batch, &numbers, failed, context);
+    }
+}
+
+/// SPI and number of each packet that is long enough to have them; answers which are.
+#[inline(always)]
+fn read_heads(
+    batch: &mut Batch<'_>,
+    slots: u64,
+    heads: &mut ArrayVec<Head, BATCH_PACKETS>,
+    context: &Context<'_, '_>,
+) -> u64 {
+    let mut headed = 0;
     for slot in Slots::of(slots) {
         let (bytes, meta) = (batch.bytes(slot), batch.meta(slot));
-        match header_at(bytes, meta) {
-            Some((spi, sequence_low)) => {
-                if heads.last().is_none_or(|before| before.spi != spi) {
-                    context.view.prefetch_entry(spi);
-                }
-                heads.push(Head {
-                    slot: slot as u8,
-                    spi,
-                    sequence_low,
-                });
-            }
-            None => match unfound(bytes, meta, context, DropReason::EspRunt) {
+        let Some((spi, sequence_low)) = header_at(bytes, meta) else {
+            match unfound(bytes, meta, context, DropReason::EspRunt) {
                 Miss::Drop(reason) => batch.discard(slot, reason),
                 Miss::NotOurs => batch.send(slot, Next::PolicyOut),
-            },
-        }
-    }
-    prefetch(&heads, context);
-    let mut openings = ArrayVec::<Opening<'_>, BATCH_PACKETS>::new();
-    let mut opened_slots = 0;
-    // The SA of the packet before: packets of one SA follow each other.
-    let mut before: Option<Found<'_>> = None;
-    for head in &heads {
-        let slot = usize::from(head.slot) % BATCH_PACKETS;
-        let (bytes, meta) = (batch.bytes(slot), batch.meta(slot));
-        let outcome = match before {
-            Some(found) if found.sa.spi() == head.spi => Ok(found),
-            _ => find(head.spi, context).map_err(|reason| unfound(bytes, meta, context, reason)),
-        };
-        match outcome.and_then(|found| {
-            before = Some(found);
-            look_at(found, head.sequence_low, bytes, meta, context)
-        }) {
-            Ok(opening) => {
-                opened_slots |= 1 << slot;
-                openings.push(opening);
             }
-            Err(Miss::Drop(reason)) => batch.discard(slot, reason),
-            Err(Miss::NotOurs) => batch.send(slot, Next::PolicyOut),
+            continue;
+        };
+        if heads.last().is_none_or(|before| before.spi != spi) {
+            context.view.prefetch_entry(spi);
         }
+        headed |= 1 << slot;
+        heads.push(Head { spi, sequence_low });
     }
-    if opened_slots == 0 {
-        return;
-    }
-    let verdicts = open(batch, opened_slots, &openings);
-    finish(batch, opened_slots, &openings, &verdicts, context);
+    headed
 }
 
 /// Starts to load what the packets need of their SAs, a step of pointers at a time.
@@ -103,23 +85,94 @@ fn prefetch(heads: &[Head], context: &Context<'_, '_>) {
     }
 }
 
-/// An SA and what may change of it.
-#[derive(Clone, Copy)]
-struct Found<'w> {
+/// Looks every packet's SA and window up, and opens in one call of the cipher all that may be opened. Answers which of
+/// `numbers` were not authentic: a bit for each, the first one lowest.
+#[inline(always)]
+fn open<'w>(
+    batch: &mut Batch<'_>,
+    slots: u64,
+    heads: &[Head],
+    runs: &mut ArrayVec<Run<'w>, BATCH_PACKETS>,
+    numbers: &mut ArrayVec<u64, BATCH_PACKETS>,
+    context: &Context<'w, '_>,
+) -> Failed {
+    let mut jobs = ArrayVec::<OpenJob<'_>, BATCH_PACKETS>::new();
+    let (mut packets, mut exits) = batch.packets_mut(slots);
+    // Packets of one SA follow each other.
+    for heads in heads.chunk_by(|before, next| before.spi == next.spi) {
+        let found = heads
+            .first()
+            .map_or(Err(DropReason::SpiUnknown), |head| find(head.spi, context));
+        let mut run = found
+            .as_ref()
+            .ok()
+            .map(|expecting| Run::new(expecting, jobs.len()));
+        for (head, (slot, frame, meta)) in heads.iter().zip(packets.by_ref()) {
+            let outcome = match &found {
+                Ok(expecting) => expecting.look_at(head.sequence_low, frame.bytes(), meta, context),
+                Err(reason) => Err(unfound(frame.bytes(), meta, context, *reason)),
+            };
+            match outcome {
+                Ok((key, sequence)) => {
+                    if let Some(run) = &mut run {
+                        run.slots |= 1 << slot;
+                    }
+                    numbers.push(sequence);
+                    let at = usize::from(meta.upper_bytes);
+                    let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
+                    jobs.push(OpenJob::new(key, packet, sequence));
+                }
+                Err(Miss::Drop(reason)) => exits.discard(slot, reason),
+                Err(Miss::NotOurs) => exits.send(slot, Next::PolicyOut),
+            }
+        }
+        runs.extend(run.filter(|run| run.slots != 0));
+    }
+    esp_aead::open(&mut jobs);
+    let mut failed = Failed::default();
+    for (number, job) in jobs.iter().enumerate() {
+        match job.verdict {
+            Verdict::Done => {}
+            Verdict::AuthenticationFailed => failed.forged |= 1 << number,
+            Verdict::Pending | Verdict::Malformed => failed.malformed |= 1 << number,
+        }
+    }
+    failed
+}
+
+/// Packets that the cipher did not open: a bit for each that it was given, the first one lowest.
+#[derive(Clone, Copy, Default)]
+struct Failed {
+    forged: u64,
+    malformed: u64,
+}
+
+/// An SA, and what its packets are held against.
+struct Expecting<'w> {
     sa: &'w InboundSa,
     terms: &'w InboundTerms,
+    is_expired: bool,
+    overhead_bytes: usize,
+    align_mask: usize,
 }
 
 #[inline(always)]
-fn find<'w>(spi: u32, context: &Context<'w, '_>) -> Result<Found<'w>, DropReason> {
-    match context.view.inbound(spi) {
-        Some(sa) => Ok(Found {
-            sa,
-            terms: sa.terms(context.view.guard()),
-        }),
-        None if spi < 256 => Err(DropReason::SpiReserved),
-        None => Err(DropReason::SpiUnknown),
-    }
+fn find<'w>(spi: u32, context: &Context<'w, '_>) -> Result<Expecting<'w>, DropReason> {
+    let Some(sa) = context.view.inbound(spi) else {
+        return Err(if spi < 256 {
+            DropReason::SpiReserved
+        } else {
+            DropReason::SpiUnknown
+        });
+    };
+    let sizes = sa.sizes();
+    Ok(Expecting {
+        sa,
+        terms: sa.terms(context.view.guard()),
+        is_expired: sa.is_expired(),
+        overhead_bytes: 8 + usize::from(sizes.iv_bytes) + usize::from(sizes.icv_bytes),
+        align_mask: usize::from(sizes.align_bytes) - 1,
+    })
 }
 
 enum Miss {
@@ -138,46 +191,47 @@ fn header_at(bytes: &[u8], meta: &Meta) -> Option<(u32, u32)> {
     ))
 }
 
-#[inline(always)]
-fn look_at<'w>(
-    found: Found<'w>,
-    sequence_low: u32,
-    bytes: &[u8],
-    meta: &Meta,
-    context: &Context<'w, '_>,
-) -> Result<Opening<'w>, Miss> {
-    let Found { sa, terms } = found;
-    if !esp_inner::is_addressed_to(bytes, meta, terms.local) {
-        return Err(unfound(bytes, meta, context, DropReason::SaDestination));
+impl<'w> Expecting<'w> {
+    /// Key and number to open a packet with.
+    #[inline(always)]
+    fn look_at(
+        &self,
+        sequence_low: u32,
+        bytes: &[u8],
+        meta: &Meta,
+        context: &Context<'_, '_>,
+    ) -> Result<(&'w OpenKey, u64), Miss> {
+        let Self { sa, terms, .. } = *self;
+        if !esp_inner::is_addressed_to(bytes, meta, terms.local) {
+            return Err(unfound(bytes, meta, context, DropReason::SaDestination));
+        }
+        if meta.flags.has(Flags::IN_UDP) != terms.udp.is_some() {
+            return Err(Miss::Drop(DropReason::EncapsulationMismatch));
+        }
+        if self.is_expired {
+            return Err(Miss::Drop(DropReason::SaExpired));
+        }
+        let packet_bytes = bytes.len() - usize::from(meta.upper_bytes);
+        // RFC 4303 section 2: at least pad length and next header are encrypted.
+        let text_bytes = match packet_bytes.checked_sub(self.overhead_bytes) {
+            Some(text_bytes) if text_bytes >= 2 => text_bytes,
+            _ => return Err(Miss::Drop(DropReason::EspRunt)),
+        };
+        if text_bytes & self.align_mask != 0 {
+            return Err(Miss::Drop(DropReason::EspAlignment));
+        }
+        let replay = sa.replay();
+        let refused = |refusal| {
+            sa.count_replay_drops(1);
+            Miss::Drop(refusal_reason(refusal))
+        };
+        let sequence = replay
+            .infer(sequence_low)
+            .ok_or(Refusal::TooOld)
+            .map_err(refused)?;
+        replay.check(sequence).map_err(refused)?;
+        Ok((sa.key(), sequence))
     }
-    if meta.flags.has(Flags::IN_UDP) != terms.udp.is_some() {
-        return Err(Miss::Drop(DropReason::EncapsulationMismatch));
-    }
-    if sa.is_expired() {
-        return Err(Miss::Drop(DropReason::SaExpired));
-    }
-    let sizes = sa.sizes();
-    let overhead_bytes = 8 + usize::from(sizes.iv_bytes) + usize::from(sizes.icv_bytes);
-    let packet_bytes = bytes.len() - usize::from(meta.upper_bytes);
-    // RFC 4303 section 2: at least pad length and next header are encrypted.
-    let text_bytes = match packet_bytes.checked_sub(overhead_bytes) {
-        Some(text_bytes) if text_bytes >= 2 => text_bytes,
-        _ => return Err(Miss::Drop(DropReason::EspRunt)),
-    };
-    if text_bytes & (usize::from(sizes.align_bytes) - 1) != 0 {
-        return Err(Miss::Drop(DropReason::EspAlignment));
-    }
-    let replay = sa.replay();
-    let refused = |refusal| {
-        sa.count_replay_drops(1);
-        Miss::Drop(refusal_reason(refusal))
-    };
-    let sequence = replay
-        .infer(sequence_low)
-        .ok_or(Refusal::TooOld)
-        .map_err(refused)?;
-    replay.check(sequence).map_err(refused)?;
-    Ok(Opening { sa, sequence })
 }
 
 /// A packet that no SA takes: dropped if it is to us, routed on if it is not.
@@ -197,73 +251,50 @@ const fn refusal_reason(refusal: Refusal) -> DropReason {
     }
 }
 
-/// One call of the cipher for all packets.
-fn open(batch: &mut Batch<'_>, slots: u64, openings: &[Opening<'_>]) -> ArrayVec<Verdict, BATCH_PACKETS> {
-    let mut jobs = ArrayVec::<OpenJob<'_>, BATCH_PACKETS>::new();
-    for ((_, frame, meta), opening) in batch.packets_mut(slots).0.zip(openings) {
-        let at = usize::from(meta.upper_bytes);
-        let packet = frame.bytes_mut().get_mut(at..).unwrap_or_default();
-        jobs.push(OpenJob::new(opening.sa.key(), packet, opening.sequence));
-    }
-    esp_aead::open(&mut jobs);
-    jobs.iter().map(|job| job.verdict).collect()
-}
-
-fn finish<'w>(
-    batch: &mut Batch<'_>,
-    slots: u64,
-    openings: &[Opening<'w>],
-    verdicts: &[Verdict],
-    context: &mut Context<'w, '_>,
-) {
-    let (mut rest, mut at) = (slots, 0);
-    // Packets of one SA that follow each other are accepted and counted together.
-    while let Some(first) = openings.get(at) {
-        let alike = |opening: &&Opening<'w>| std::ptr::eq(opening.sa, first.sa);
-        let count = openings[at..].iter().take_while(alike).count();
-        let mut slots = 0;
-        for slot in Slots::of(rest).take(count) {
-            slots |= 1 << slot;
-        }
-        let run = Run {
-            sa: first.sa,
-            slots,
-            openings: &openings[at..at + count],
-            verdicts: &verdicts[at..at + count],
-        };
-        run.finish(batch, context);
-        rest &= !slots;
-        at += count;
-    }
-}
-
-/// Opened packets of one SA that follow each other in the batch.
-struct Run<'r, 'w> {
+/// Packets of one SA that follow each other in the batch and were opened.
+struct Run<'w> {
     sa: &'w InboundSa,
+    terms: &'w InboundTerms,
     slots: u64,
-    openings: &'r [Opening<'w>],
-    verdicts: &'r [Verdict],
+    /// Which of the numbers is its first.
+    first: usize,
 }
 
-impl<'w> Run<'_, 'w> {
+impl<'w> Run<'w> {
+    #[inline(always)]
+    fn new(expecting: &Expecting<'w>, first: usize) -> Self {
+        Self {
+            sa: expecting.sa,
+            terms: expecting.terms,
+            slots: 0,
+            first,
+        }
+    }
+
     /// Commits the numbers, takes the inner packets out, counts, and sends the packets on.
-    fn finish(&self, batch: &mut Batch<'_>, context: &mut Context<'w, '_>) {
-        let sa = self.sa;
-        let terms = sa.terms(context.view.guard());
-        let authentic = self.authentic(batch);
-        let Some(tunnel) = context.view.tunnel(sa.tunnel()) else {
-            for slot in Slots::of(authentic) {
+    #[inline(always)]
+    fn finish(&self, batch: &mut Batch<'_>, numbers: &[u64], failed: Failed, context: &mut Context<'w, '_>) {
+        let count = self.slots.count_ones() as usize;
+        let numbers = numbers.get(self.first..self.first + count).unwrap_or_default();
+        let Some(tunnel) = context.view.tunnel(self.sa.tunnel()) else {
+            for slot in Slots::of(self.slots) {
                 batch.discard(slot, DropReason::SpiUnknown);
             }
             return;
         };
-        let fresh = self.commit(batch, authentic);
+        let own = u64::MAX >> (BATCH_PACKETS - count) << self.first;
+        let fresh = if (failed.forged | failed.malformed) & own == 0 {
+            self.commit(batch, self.slots, numbers)
+        } else {
+            self.commit_authentic(batch, numbers, failed)
+        };
+        let leaving = Leaving::new(self.sa, self.terms, tunnel);
         let (mut accepted, mut inner_bytes) = (0, 0);
         for slot in Slots::of(fresh) {
             let Some((frame, meta)) = batch.packet_mut(slot) else {
                 continue;
             };
-            match take_out(frame, meta, sa, terms, tunnel, context) {
+            match leaving.take_out(frame, meta, context) {
                 Ok(()) => {
                     accepted |= 1 << slot;
                     inner_bytes += frame.len() as u64;
@@ -279,35 +310,30 @@ impl<'w> Run<'_, 'w> {
         batch.send_all(accepted, next);
     }
 
-    /// The packets whose ICV was right; the others are dropped.
-    fn authentic(&self, batch: &mut Batch<'_>) -> u64 {
-        if self.verdicts.iter().all(|verdict| *verdict == Verdict::Done) {
-            return self.slots;
-        }
+    /// Drops the packets whose ICV was wrong and commits the others.
+    #[cold]
+    fn commit_authentic(&self, batch: &mut Batch<'_>, numbers: &[u64], failed: Failed) -> u64 {
         let mut authentic = 0;
-        for (slot, verdict) in Slots::of(self.slots).zip(self.verdicts) {
-            match verdict {
-                Verdict::Done => authentic |= 1 << slot,
-                Verdict::AuthenticationFailed => {
-                    self.sa.count_integrity_failures(1);
-                    batch.discard(slot, DropReason::IntegrityFailed);
-                }
-                Verdict::Pending | Verdict::Malformed => batch.discard(slot, DropReason::EspRunt),
+        let mut own = ArrayVec::<u64, BATCH_PACKETS>::new();
+        for ((place, slot), number) in (self.first..).zip(Slots::of(self.slots)).zip(numbers) {
+            if failed.forged & (1 << place) != 0 {
+                self.sa.count_integrity_failures(1);
+                batch.discard(slot, DropReason::IntegrityFailed);
+            } else if failed.malformed & (1 << place) != 0 {
+                batch.discard(slot, DropReason::EspRunt);
+            } else {
+                authentic |= 1 << slot;
+                own.push(*number);
             }
         }
-        authentic
+        self.commit(batch, authentic, &own)
     }
 
     /// The packets whose numbers are new; looked at again, since another worker, or an earlier packet of this batch, may
     /// have had the same number. The others are dropped.
-    fn commit(&self, batch: &mut Batch<'_>, authentic: u64) -> u64 {
-        let mut numbers = ArrayVec::<u64, BATCH_PACKETS>::new();
-        for (slot, opening) in Slots::of(self.slots).zip(self.openings) {
-            if authentic & (1 << slot) != 0 {
-                numbers.push(opening.sequence);
-            }
-        }
-        let committed = self.sa.replay().commit_all(&numbers);
+    #[inline(always)]
+    fn commit(&self, batch: &mut Batch<'_>, authentic: u64, numbers: &[u64]) -> u64 {
+        let committed = self.sa.replay().commit_all(numbers);
         if committed.accepted.count_ones() == authentic.count_ones() {
             return authentic;
         }
@@ -328,7 +354,8 @@ impl<'w> Run<'_, 'w> {
         fresh
     }
 
-    fn account(&self, accepted: u64, inner_bytes: u64, context: &mut Context<'_, '_>) {
+    #[inline(always)]
+    fn account(&self, accepted: u64, inner_bytes: u64, context: &Context<'_, '_>) {
         let packets = u64::from(accepted.count_ones());
         if packets == 0 {
             return;
@@ -339,48 +366,93 @@ impl<'w> Run<'_, 'w> {
             .sa
             .account(packets, inner_bytes, context.now_seconds(), context.view.guard());
         if let Some(kind) = crossing {
-            let sa = self.sa.terms(context.view.guard()).sa;
-            context.raise(Event::LifetimeReached { sa, kind });
+            context.raise(Event::LifetimeReached {
+                sa: self.terms.sa,
+                kind,
+            });
         }
     }
 }
 
-/// Leaves the inner packet alone in the frame, and sees that it may have been in this SA.
-#[inline(always)]
-fn take_out(
-    frame: &mut Frame<'_>,
-    meta: &mut Meta,
-    sa: &InboundSa,
-    terms: &InboundTerms,
-    tunnel: &Tunnel,
-    context: &Context<'_, '_>,
-) -> Result<(), DropReason> {
-    let (peer, port) = esp_inner::sender(frame.bytes(), meta);
-    if terms.has_moved(peer, port) {
-        context.raise(Event::PeerMoved {
-            sa: terms.sa,
-            address: peer,
-            port,
-        });
-    }
-    let sizes = sa.sizes();
-    let text_start = usize::from(meta.upper_bytes) + 8 + usize::from(sizes.iv_bytes);
-    let text_end = frame.len() - usize::from(sizes.icv_bytes);
-    match sa.mode() {
-        Mode::Tunnel => esp_inner::unwrap_tunnel(frame, meta, text_start, text_end)?,
-        Mode::Transport => {
-            let carries_ip = tunnel.encapsulation == Encapsulation::Ip;
-            esp_inner::unwrap_transport(frame, meta, text_start, text_end, carries_ip)?;
+/// How the packets of a run are taken out of ESP.
+struct Leaving<'w> {
+    sa: &'w InboundSa,
+    terms: &'w InboundTerms,
+    tunnel: &'w Tunnel,
+    /// Where the usual packet is from, in tunnel mode: the peer over IPv4 without UDP.
+    usual_sender: Option<[u8; 4]>,
+    behind_header_bytes: usize,
+    icv_bytes: usize,
+}
+
+impl<'w> Leaving<'w> {
+    #[inline(always)]
+    fn new(sa: &'w InboundSa, terms: &'w InboundTerms, tunnel: &'w Tunnel) -> Self {
+        let sizes = sa.sizes();
+        Self {
+            sa,
+            terms,
+            tunnel,
+            usual_sender: match (sa.mode(), terms.remote, terms.udp) {
+                (Mode::Tunnel, IpAddr::V4(remote), None) => Some(remote.octets()),
+                _ => None,
+            },
+            behind_header_bytes: 8 + usize::from(sizes.iv_bytes),
+            icv_bytes: usize::from(sizes.icv_bytes),
         }
     }
-    meta.vrf = tunnel.inner_vrf;
-    meta.out_of = Some(sa.tunnel());
-    if !esp_inner::is_admitted_by_address(frame.bytes(), meta, &terms.selectors) {
-        let flow = esp_inner::flow(frame.bytes())?;
-        if !terms.selectors.admit(&flow) {
-            sa.count_selector_drops(1);
-            return Err(DropReason::SelectorMismatch);
+
+    /// Leaves the inner packet alone in the frame, and sees that it may have been in this SA.
+    #[inline(always)]
+    fn take_out(
+        &self,
+        frame: &mut Frame<'_>,
+        meta: &mut Meta,
+        context: &Context<'_, '_>,
+    ) -> Result<(), DropReason> {
+        let text_start = usize::from(meta.upper_bytes) + self.behind_header_bytes;
+        let text_end = frame.len() - self.icv_bytes;
+        meta.vrf = self.tunnel.inner_vrf;
+        meta.out_of = Some(self.sa.tunnel());
+        if let Some(sender) = self.usual_sender
+            && esp_inner::unwrap_usual(frame, meta, sender, text_start..text_end, &self.terms.selectors)
+        {
+            return Ok(());
         }
+        self.take_out_any(frame, meta, text_start, text_end, context)
     }
-    Ok(())
+
+    fn take_out_any(
+        &self,
+        frame: &mut Frame<'_>,
+        meta: &mut Meta,
+        text_start: usize,
+        text_end: usize,
+        context: &Context<'_, '_>,
+    ) -> Result<(), DropReason> {
+        let (peer, port) = esp_inner::sender(frame.bytes(), meta);
+        if self.terms.has_moved(peer, port) {
+            context.raise(Event::PeerMoved {
+                sa: self.terms.sa,
+                address: peer,
+                port,
+            });
+        }
+        match self.sa.mode() {
+            Mode::Tunnel => esp_inner::unwrap_tunnel(frame, meta, text_start, text_end)?,
+            Mode::Transport => {
+                let carries_ip = self.tunnel.encapsulation == Encapsulation::Ip;
+                esp_inner::unwrap_transport(frame, meta, text_start, text_end, carries_ip)?;
+            }
+        }
+        let selectors = &self.terms.selectors;
+        if !esp_inner::is_admitted_by_address(frame.bytes(), meta, selectors) {
+            let flow = esp_inner::flow(frame.bytes())?;
+            if !selectors.admit(&flow) {
+                self.sa.count_selector_drops(1);
+                return Err(DropReason::SelectorMismatch);
+            }
+        }
+        Ok(())
+    }
 }

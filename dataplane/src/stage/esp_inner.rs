@@ -1,6 +1,7 @@
 //! What the decapsulation stage reads and writes in one packet: whose it is before the cipher, what is in it after.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use southbound::DropReason;
 use wire::checksum::Sum;
@@ -133,6 +134,60 @@ fn split(bytes: &[u8], start: usize, end: usize) -> Result<(usize, IpProtocol), 
         return Err(DropReason::Dummy);
     }
     Ok((payload.len(), trailer.next_header))
+}
+
+/// The usual packet in tunnel mode, seen through at one look: IPv4 in IPv4 from `sender`, sound, without options or
+/// congestion marks, and within the selectors by its addresses. Leaves the inner packet alone in the frame and answers
+/// true; false says nothing, and nothing was changed.
+#[inline(always)]
+#[must_use]
+pub fn unwrap_usual(
+    frame: &mut Frame<'_>,
+    meta: &mut Meta,
+    sender: [u8; 4],
+    text: Range<usize>,
+    selectors: &Selectors,
+) -> bool {
+    let is_outer_v4 = !meta.flags.has(Flags::IPV6) && !meta.flags.has(Flags::IN_UDP);
+    let start = text.start;
+    match usual_inner_bytes(frame.bytes(), sender, text, selectors) {
+        Some(inner_bytes) if is_outer_v4 => frame.narrow(start, inner_bytes),
+        _ => false,
+    }
+}
+
+/// The length of the inner packet, where all is as usual.
+#[inline(always)]
+fn usual_inner_bytes(
+    bytes: &[u8],
+    sender: [u8; 4],
+    text: Range<usize>,
+    selectors: &Selectors,
+) -> Option<usize> {
+    let outer = bytes.first_chunk::<{ ipv4::HEADER_BYTES }>()?;
+    let text = bytes.get(text)?;
+    let inner = text.first_chunk::<{ ipv4::HEADER_BYTES }>()?;
+    let (body, &[pad_bytes, next_header]) = text.split_last_chunk::<{ esp::TRAILER_BYTES }>()?;
+    // RFC 4303 section 2.4: the pad length is believed only now that the ICV was right.
+    let (payload, padding) = body.split_at_checked(body.len().checked_sub(usize::from(pad_bytes))?)?;
+    let inner_bytes = usize::from(u16::from_be_bytes([inner[2], inner[3]]));
+    let address = |at: usize| {
+        inner[at..]
+            .first_chunk()
+            .map_or(0, |octets| u32::from_be_bytes(*octets))
+    };
+    let is_usual = outer[12..16] == sender
+        && next_header == IpProtocol::IPV4.0
+        && inner[0] == 0x45
+        // No congestion experienced, and none that could be.
+        && (outer[1] | inner[1]) & 3 == 0
+        && inner_bytes >= ipv4::HEADER_BYTES
+        && inner_bytes <= payload.len()
+        && Sum::new().bytes(inner).is_valid()
+        && !matches!(inner[12], 0 | 127 | 224..)
+        && selectors.admit_addresses_v4(address(12), address(16))
+        && esp::verify_padding(padding).is_ok();
+    is_usual.then_some(inner_bytes)
 }
 
 /// Leaves the inner packet alone in the frame, with the outer header's ECN taken over; outer extension headers, TFC

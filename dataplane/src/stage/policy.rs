@@ -119,13 +119,16 @@ fn protect(batch: &mut Batch<'_>, slot: usize, tunnel: TunnelIndex) {
 /// Runs the inbound half.
 pub fn run_in(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     let mut ruled = RuledTable::default();
+    let mut forwarded = 0;
     for slot in Slots::of(batch.take(Next::PolicyIn)) {
         let is_ruled = ruled.has_policies(batch.meta(slot).vrf, context);
         match rule_in(batch.bytes(slot), batch.meta(slot), is_ruled, context) {
+            Ok(Next::Forward) => forwarded |= 1 << slot,
             Ok(next) => batch.send(slot, next),
             Err(reason) => batch.discard(slot, reason),
         }
     }
+    batch.send_all(forwarded, Next::Forward);
 }
 
 #[inline(always)]

@@ -140,6 +140,18 @@ impl<'u> Frame<'u> {
         Some(self.bytes_mut())
     }
 
+    /// Leaves `len` bytes from the one at `front` on; false, and nothing changed, when they are not all there.
+    #[inline(always)]
+    #[must_use]
+    pub fn narrow(&mut self, front: usize, len: usize) -> bool {
+        let is_within = front <= self.len() && len <= self.len() - front;
+        if is_within {
+            self.start += front as u16;
+            self.len = len as u16;
+        }
+        is_within
+    }
+
     /// Cuts the packet to `len` bytes; a shorter packet stays as it is.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
@@ -264,7 +276,7 @@ mod tests {
     proptest! {
         /// Against a vector: any order of operations gives the same bytes, and room is conserved.
         #[test]
-        fn edits_as_a_vector_does(operations in proptest::collection::vec((0u8..5, 0usize..600), 0..60)) {
+        fn edits_as_a_vector_does(operations in proptest::collection::vec((0u8..6, 0usize..600), 0..60)) {
             let umem = umem();
             let mut pool = umem.pool().unwrap();
             let mut frame = pool.take().unwrap();
@@ -283,6 +295,14 @@ mod tests {
                             bytes[count + old..].fill(mark);
                             for _ in 0..count { model.push_front(mark); }
                             model.extend(std::iter::repeat_n(mark, count / 2));
+                        }
+                    }
+                    5 => {
+                        let fits = count / 2 <= model.len() && count <= model.len() - count / 2;
+                        prop_assert_eq!(frame.narrow(count / 2, count), fits);
+                        if fits {
+                            model.drain(..count / 2);
+                            model.truncate(count);
                         }
                     }
                     0 => {
