@@ -15,7 +15,7 @@ use crate::process::{Process, wait_until};
 
 /// How long a daemon may take from its start to its socket: binding veth queues takes a second, a slow
 /// NIC some more.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a gateway does not run.
 #[derive(Debug, Error)]

@@ -10,6 +10,7 @@ pub mod http;
 pub mod instructions;
 pub mod iperf;
 pub mod load;
+pub mod machine;
 pub mod negotiated;
 pub mod pipeline;
 pub mod pki;

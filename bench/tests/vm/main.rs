@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
-mod labels;
 mod machine;
 
 use bench::eavesdropper::{Eavesdropper, Kind};
