@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
+use southbound::MAX_WORKERS;
 use thiserror::Error;
 
 use crate::seccomp::Mode;
 use crate::xsk::MAX_FRAME_COUNT;
-
-/// Workers at most: each has a block of counters and a core.
-pub const MAX_WORKERS: usize = 64;
 
 /// How a worker without packets passes the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -146,7 +146,7 @@ pub fn run(config: &Config, user: Option<&str>) -> Result<(), StartError> {
             let body = move || {
                 pin(core);
                 // Made here: an epoch is its thread's own.
-                let reader = tables.reader();
+                let reader = tables.reader_of(number as u16);
                 let parts = Parts {
                     reader,
                     counters,

@@ -52,7 +52,7 @@ fn a_worker_without_a_queue_gives_its_packets_to_one_that_has() {
     let (commands, obeyed) = unbounded();
     let (reporting, _reports) = unbounded();
     let parts = Parts {
-        reader: gateway.writer.tables().reader(),
+        reader: gateway.writer.tables().reader_of(1),
         counters: WorkerCounters::detached(),
         events: Arc::clone(&gateway.events),
         paths: Arc::clone(&gateway.paths),

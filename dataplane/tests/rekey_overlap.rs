@@ -37,6 +37,7 @@ fn tunnel() -> Update {
         ttl: TtlPolicy::Set(64),
         inner_mtu_bytes: None,
         clamp_mss: true,
+        per_worker: false,
     })
 }
 

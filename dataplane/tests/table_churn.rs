@@ -44,6 +44,7 @@ fn tunnel(id: u32) -> Update {
         ttl: TtlPolicy::Set(64),
         inner_mtu_bytes: None,
         clamp_mss: true,
+        per_worker: false,
     })
 }
 

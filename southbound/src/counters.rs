@@ -22,6 +22,9 @@ pub const COUNTERS_VERSION: u64 = 2;
 /// Ports, VLANs included: each has counters of its own in each worker's block, by its slot, 0 to 255.
 pub const PORT_SLOTS: usize = 256;
 
+/// Most workers of a dataplane: each has a block of counters and a core.
+pub const MAX_WORKERS: usize = 64;
+
 const HEADER_BYTES: usize = 64;
 const BLOCK_ALIGN_BYTES: usize = 128;
 const CELL_BYTES: usize = 8;

@@ -32,6 +32,14 @@ pub enum Event {
         /// Its ports, where it has any.
         ports: Option<(u16, u16)>,
     },
+    /// A worker sends through a tunnel that wants an SA for each, and has none of its own (RFC 9611): until it has, it
+    /// uses the one of all.
+    WorkerAcquire {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// The worker's number.
+        worker: u16,
+    },
     /// An SA crossed a limit of bytes, packets or seconds.
     LifetimeReached {
         /// The SA.

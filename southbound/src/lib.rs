@@ -53,7 +53,9 @@ mod update;
 pub use address::{IpPrefix, LocalAddress, Neighbour, NeighbourState, PrefixLengthError};
 pub use algorithm::{Encryption, Integrity, Transform, TransformError};
 pub use codec::{Channel, ChannelError, decode, encode};
-pub use counters::{COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, PORT_SLOTS, PortCounter, WorkerCounter};
+pub use counters::{
+    COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, MAX_WORKERS, PORT_SLOTS, PortCounter, WorkerCounter,
+};
 pub use drop_reason::{DropReason, Stage};
 pub use event::{Event, LifetimeKind};
 pub use identifier::{PolicyId, PortId, SaDirection, SaRef, TunnelId, VrfId};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Event, Query, Rejection, Status, Update};
 
 /// The language; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Longest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;

@@ -64,6 +64,9 @@ fn object(update: &Update) -> (String, bool) {
         Update::KeepSa(sa) => (format!("sa {sa:?}"), false),
         Update::RemoveSa(sa) => (format!("sa {sa:?}"), true),
         Update::SelectOutbound { tunnel, .. } => (format!("outbound {}", tunnel.0), false),
+        Update::SelectForWorker { tunnel, worker, .. } => {
+            (format!("outbound {} of worker {worker}", tunnel.0), false)
+        }
         Update::PutPolicy(policy) => (format!("policy {}", policy.id.0), false),
         Update::RemovePolicy(id) => (format!("policy {}", id.0), true),
         Update::PutVrf(vrf) => (format!("vrf {}", vrf.id.0), false),

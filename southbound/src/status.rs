@@ -68,8 +68,10 @@ pub struct SaStatus {
     pub tunnel: TunnelId,
     /// Cipher and integrity.
     pub transform: Transform,
-    /// Whether it is the outbound SA that its tunnel uses.
+    /// Whether it is an outbound SA that its tunnel uses.
     pub selected: bool,
+    /// The worker that alone sends with it (RFC 9611).
+    pub worker: Option<u16>,
     /// Whether a hard limit stopped it.
     pub expired: bool,
     /// Packets carried.

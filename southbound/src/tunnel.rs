@@ -115,4 +115,6 @@ pub struct TunnelSpec {
     pub inner_mtu_bytes: Option<u16>,
     /// Rewrite the MSS of TCP SYNs to what fits.
     pub clamp_mss: bool,
+    /// Ask for an outbound SA of its own for each worker that sends ([`crate::Event::WorkerAcquire`], RFC 9611).
+    pub per_worker: bool,
 }

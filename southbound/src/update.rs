@@ -51,11 +51,21 @@ pub enum Update {
     /// An installed SA goes on as it is through this resynchronisation: a control process that was restarted
     /// no longer knows its key, and it serves until it is replaced.
     KeepSa(SaRef),
-    /// The outbound SA that a tunnel uses from now on.
+    /// The outbound SA that a tunnel uses from now on, but for workers with one of their own.
     SelectOutbound {
         /// The tunnel.
         tunnel: TunnelId,
         /// One of its installed outbound SAs.
+        sa: SaRef,
+    },
+    /// The outbound SA that one worker uses for a tunnel from now on, instead of the one that all use (RFC 9611). It
+    /// ends with the SA.
+    SelectForWorker {
+        /// The tunnel.
+        tunnel: TunnelId,
+        /// The worker's number, below [`crate::MAX_WORKERS`]. One that is not there never uses it.
+        worker: u16,
+        /// One of the tunnel's installed outbound SAs.
         sa: SaRef,
     },
     /// A rule of the SPD.

@@ -400,6 +400,7 @@ fn tunnel_spec(id: TunnelId, local: [u8; 4], remote: [u8; 4]) -> TunnelSpec {
         ttl: TtlPolicy::Set(64),
         inner_mtu_bytes: None,
         clamp_mss: true,
+        per_worker: false,
     }
 }
 

@@ -12,6 +12,7 @@ mod sequence;
 mod template;
 mod transform;
 mod tunnel;
+mod worker_slots;
 
 pub use inbound::{InboundSa, InboundTerms};
 pub use lifetime::{Crossing, Usage};

@@ -8,6 +8,7 @@ use southbound::{
 };
 
 use super::path_mtu::{FLOOR_V4_BYTES, FLOOR_V6_BYTES, PathMtu};
+use super::worker_slots::WorkerSlots;
 use crate::tables::{AdjacencyIndex, VrfIndex};
 
 /// A tunnel's number, dense and stable while it lives.
@@ -39,6 +40,8 @@ const ACQUIRE_INTERVAL_MS: u64 = 5_000;
 pub struct Tunnel {
     // The SA in use: a place in the arena of outbound SAs.
     outbound: AtomicU32,
+    // Those of single workers, which come before it.
+    worker_slots: WorkerSlots,
     egress: AtomicU32,
     egress_mtu_bytes: AtomicU16,
     path_mtu: PathMtu,
@@ -72,6 +75,8 @@ pub struct Tunnel {
     pub ttl: TtlPolicy,
     /// Whether the MSS of TCP SYNs is lowered to what fits.
     pub clamp_mss: bool,
+    /// Whether each worker that sends asks for an SA of its own.
+    pub per_worker: bool,
     /// Largest inner packet, where the operator fixed it.
     pub fixed_inner_mtu_bytes: Option<u16>,
     /// Our outer address.
@@ -86,6 +91,7 @@ impl Tunnel {
     pub fn new(spec: &TunnelSpec, index: TunnelIndex, inner_vrf: VrfIndex, outer_vrf: VrfIndex) -> Self {
         Self {
             outbound: AtomicU32::new(NO_SA),
+            worker_slots: WorkerSlots::default(),
             egress: AtomicU32::new(AdjacencyIndex::NO_ROUTE.to_bits()),
             egress_mtu_bytes: AtomicU16::new(FLOOR_V6_BYTES),
             path_mtu: PathMtu::default(),
@@ -104,6 +110,7 @@ impl Tunnel {
             df: spec.df,
             ttl: spec.ttl,
             clamp_mss: spec.clamp_mss,
+            per_worker: spec.per_worker,
             fixed_inner_mtu_bytes: spec.inner_mtu_bytes,
             local: spec.local,
             remote: spec.remote,
@@ -120,6 +127,7 @@ impl Tunnel {
         };
         Self {
             outbound: AtomicU32::new(before.outbound.load(Ordering::Relaxed)),
+            worker_slots: before.worker_slots.carry_over(),
             egress: AtomicU32::new(before.egress.load(Ordering::Relaxed)),
             egress_mtu_bytes: AtomicU16::new(before.egress_mtu_bytes.load(Ordering::Relaxed)),
             path_mtu,
@@ -212,11 +220,39 @@ impl Tunnel {
                 .is_ok()
     }
 
-    /// The place of the SA in use.
+    /// Whether the caller should raise [`southbound::Event::WorkerAcquire`] for `worker`, which sends: the tunnel wants
+    /// an SA for each, it has none of its own, and did not ask lately.
     #[inline]
-    pub(crate) fn outbound_place(&self) -> Option<u32> {
+    #[must_use]
+    pub fn should_acquire_for(&self, worker: u16, now_ms: u64) -> bool {
+        self.per_worker
+            && self.worker_slots.place(worker).is_none()
+            && self.worker_slots.should_acquire(worker, now_ms)
+    }
+
+    /// The place of the SA that `worker` uses: its own, or else that of all.
+    #[inline]
+    pub(crate) fn outbound_place(&self, worker: u16) -> Option<u32> {
+        if let Some(place) = self.worker_slots.place(worker) {
+            return Some(place);
+        }
         let place = self.outbound.load(Ordering::Acquire);
         (place != NO_SA).then_some(place)
+    }
+
+    /// The worker whose own SA is at `place`.
+    pub(crate) fn worker_of(&self, place: u32) -> Option<u16> {
+        self.worker_slots.worker_of(place)
+    }
+
+    /// Gives one worker an SA of its own.
+    pub(crate) fn select_for(&self, worker: u16, place: u32) {
+        self.worker_slots.select(worker, place);
+    }
+
+    /// No worker has the SA at `place` for its own any more.
+    pub(crate) fn forget_for_workers(&self, place: u32) {
+        self.worker_slots.forget(place);
     }
 
     /// Switches to another SA: one store, seen by the next batch.

@@ -6,7 +6,7 @@
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
 use arrayvec::ArrayVec;
-use southbound::{DfPolicy, DropReason, Encapsulation, Mode, WorkerCounter};
+use southbound::{DfPolicy, DropReason, Encapsulation, Event, Mode, WorkerCounter};
 use wire::IpProtocol;
 
 use super::esp_layout::IPV6_MINIMUM_BYTES;
@@ -138,6 +138,12 @@ fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>
     };
     if sa.is_some_and(|sa| sa.is_expired()) {
         return Err(Some(DropReason::SaExpired));
+    }
+    if sa.is_some() && tunnel.should_acquire_for(context.view.worker(), context.now_ms()) {
+        context.raise(Event::WorkerAcquire {
+            tunnel: tunnel.id,
+            worker: context.view.worker(),
+        });
     }
     let mtu_bytes = tunnel.inner_mtu_bytes(sa, context.now_seconds());
     Ok(Open { tunnel, mtu_bytes })

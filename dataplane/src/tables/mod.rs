@@ -90,6 +90,9 @@ impl Default for Limits {
     }
 }
 
+/// One that looks and is no worker.
+const NO_WORKER: u16 = u16::MAX;
+
 /// Label spaces.
 const LABEL_SPACES: usize = LabelSpaceId::MAX.0 as usize + 1;
 
@@ -143,7 +146,14 @@ impl Tables {
     /// A reader for the calling thread, which keeps it.
     #[must_use]
     pub fn reader(self: &Arc<Self>) -> Reader {
+        self.reader_of(NO_WORKER)
+    }
+
+    /// A reader for the worker of this number.
+    #[must_use]
+    pub fn reader_of(self: &Arc<Self>, worker: u16) -> Reader {
         Reader {
+            worker,
             tables: Arc::clone(self),
             tally: self.tallies.register(),
             guard: None,
@@ -163,6 +173,7 @@ impl Tables {
             tables: self,
             guard,
             tally: None,
+            worker: NO_WORKER,
         }
     }
 }
@@ -176,6 +187,7 @@ impl std::fmt::Debug for Tables {
 /// A worker's access.
 #[derive(Debug)]
 pub struct Reader {
+    worker: u16,
     tables: Arc<Tables>,
     tally: Arc<Tally>,
     guard: Option<Guard>,
@@ -192,6 +204,7 @@ impl Reader {
             tables: &self.tables,
             guard: self.guard.get_or_insert_with(Guard::pin),
             tally: Some(&self.tally),
+            worker: self.worker,
         }
     }
 
@@ -214,6 +227,8 @@ pub struct View<'g> {
     guard: &'g Guard,
     // The worker's own cells; the writer looks at the tables without any.
     tally: Option<&'g Tally>,
+    // Whose own SAs count.
+    worker: u16,
 }
 
 impl<'g> View<'g> {
@@ -266,17 +281,26 @@ impl<'g> View<'g> {
         }
     }
 
-    /// The outbound SA that `tunnel` uses now.
+    /// The worker that looks.
+    #[inline]
+    #[must_use]
+    pub fn worker(&self) -> u16 {
+        self.worker
+    }
+
+    /// The outbound SA that this worker uses for `tunnel` now: its own, or else that of all.
     #[inline]
     #[must_use]
     pub fn outbound(&self, tunnel: &Tunnel) -> Option<&'g OutboundSa> {
-        self.tables.outbound.get(tunnel.outbound_place()?, self.guard)
+        self.tables
+            .outbound
+            .get(tunnel.outbound_place(self.worker)?, self.guard)
     }
 
     /// Starts to load the outbound SA that `tunnel` uses now, key and all.
     #[inline]
     pub fn prefetch_outbound(&self, tunnel: &Tunnel) {
-        if let Some(place) = tunnel.outbound_place() {
+        if let Some(place) = tunnel.outbound_place(self.worker) {
             self.tables.outbound.prefetch(place, size_of::<OutboundSa>() / 64);
         }
     }

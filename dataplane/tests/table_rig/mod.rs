@@ -110,6 +110,7 @@ pub fn tunnel(id: u32, remote: &str) -> TunnelSpec {
         ttl: TtlPolicy::Set(64),
         inner_mtu_bytes: None,
         clamp_mss: true,
+        per_worker: false,
     }
 }
 

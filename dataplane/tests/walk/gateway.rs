@@ -76,7 +76,7 @@ impl Gateway {
         let paths = Arc::new(ArrayQueue::new(8));
         let handoff = Arc::new(Handoff::new(2));
         let parts = Parts {
-            reader: writer.tables().reader(),
+            reader: writer.tables().reader_of(0),
             counters: WorkerCounters::detached(),
             events: Arc::clone(&events),
             paths: Arc::clone(&paths),

@@ -49,6 +49,7 @@ pub fn tunnel(mode: Mode, outer_is_ipv6: bool) -> TunnelSpec {
         ttl: TtlPolicy::Set(64),
         inner_mtu_bytes: None,
         clamp_mss: true,
+        per_worker: false,
     }
 }
 

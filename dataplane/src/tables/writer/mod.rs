@@ -195,6 +195,9 @@ impl Writer {
                 Ok(())
             }
             Update::KeepSa(sa) => self.keep_sa(generation, &sa),
+            Update::SelectForWorker { tunnel, worker, sa } => {
+                self.select_for_worker(generation, tunnel, worker, &sa, guard)
+            }
             Update::SelectOutbound { tunnel, sa } => self.select_outbound(generation, tunnel, &sa, guard),
             Update::PutPolicy(spec) => self.put_policy(generation, spec),
             Update::RemovePolicy(id) => {

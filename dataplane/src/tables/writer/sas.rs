@@ -346,6 +346,9 @@ impl Writer {
                 // Before it is retired: no batch finds it after this.
                 tunnel.select(None);
             }
+            if name.direction == SaDirection::Outbound {
+                tunnel.forget_for_workers(record.place);
+            }
         }
         self.sas.forget(&self.tables, name, guard);
         true

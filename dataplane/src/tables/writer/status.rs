@@ -9,6 +9,7 @@ use southbound::{
 
 use super::Writer;
 use super::sas::Record;
+use crate::tables::NO_WORKER;
 use crate::tables::publish::Guard;
 
 impl Writer {
@@ -36,6 +37,7 @@ impl Writer {
             tunnel: tunnel.id,
             transform: terms.transform,
             selected: false,
+            worker: None,
             expired: sa.is_expired(),
             packets: sa.usage().packets(),
             bytes: sa.usage().bytes(),
@@ -50,13 +52,15 @@ impl Writer {
     fn outbound_status(&self, place: u32, guard: &Guard) -> Option<SaStatus> {
         let sa = self.tables.outbound.get(place, guard)?;
         let tunnel = self.tables.view(guard).tunnel(sa.tunnel())?;
+        let worker = tunnel.worker_of(place);
         let terms = sa.terms(guard);
         let transform: Transform = terms.transform;
         Some(SaStatus {
             sa: terms.sa,
             tunnel: tunnel.id,
             transform,
-            selected: tunnel.outbound_place() == Some(place),
+            selected: worker.is_some() || tunnel.outbound_place(NO_WORKER) == Some(place),
+            worker,
             expired: sa.is_expired(),
             packets: sa.usage().packets(),
             bytes: sa.usage().bytes(),

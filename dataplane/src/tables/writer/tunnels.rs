@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use southbound::{IpPrefix, Mode, Rejection, SaRef, TunnelId, TunnelSpec, TunnelTotals};
+use southbound::{IpPrefix, MAX_WORKERS, Mode, Rejection, SaRef, TunnelId, TunnelSpec, TunnelTotals};
 
 use super::links::LinkKey;
 use super::{Writer, table_full};
@@ -193,6 +193,31 @@ impl Writer {
             .and_then(|slot| slot.load(guard))
         {
             tunnel.select(Some(place));
+        }
+        Ok(())
+    }
+
+    pub(super) fn select_for_worker(
+        &mut self,
+        generation: u64,
+        tunnel: TunnelId,
+        worker: u16,
+        sa: &SaRef,
+        guard: &Guard,
+    ) -> Result<(), Rejection> {
+        if usize::from(worker) >= MAX_WORKERS {
+            return Err(Rejection::Inconsistent(format!(
+                "worker {worker} is beyond {}",
+                MAX_WORKERS - 1
+            )));
+        }
+        let index = self
+            .tunnel_index(tunnel)
+            .ok_or(Rejection::UnknownTunnel(tunnel))?;
+        let place = self.sas.outbound_of(sa, index).ok_or(Rejection::UnknownSa(*sa))?;
+        self.sas.mark(sa, generation);
+        if let Some(tunnel) = self.tables.view(guard).tunnel(index) {
+            tunnel.select_for(worker, place);
         }
         Ok(())
     }
