@@ -48,7 +48,8 @@ pub(crate) struct ChildSa {
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
     pub(crate) state: ChildState,
-    /// Which of several pairs with the same selectors it is (RFC 9611).
+    /// Which of several pairs with the same selectors it is (RFC 9611): 0 is for all workers, each further one for the
+    /// worker of the number before.
     pub(crate) resource: Option<u16>,
     /// Inbound SPI of the pair that took over.
     pub(crate) successor: Option<u32>,
@@ -66,6 +67,11 @@ impl ChildSa {
 
     pub(crate) fn spi_out(&self) -> u32 {
         self.outbound.spi
+    }
+
+    /// The worker whose alone it is to send with (RFC 9611); the first of several is for all.
+    pub(crate) fn worker(&self) -> Option<u16> {
+        self.resource?.checked_sub(1)
     }
 
     pub(crate) fn tunnel(&self) -> TunnelId {

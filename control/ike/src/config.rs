@@ -299,6 +299,8 @@ pub struct ChildConfig {
     pub start: StartAction,
     /// Child SAs to hold at once with the same selectors, for as many workers (RFC 9611); at least 1.
     pub resources: u16,
+    /// Those beyond the first are made when workers ask for them ([`crate::Endpoint::acquire_for_worker`]), not at once.
+    pub resources_on_demand: bool,
 }
 
 impl ChildConfig {
@@ -317,6 +319,16 @@ impl ChildConfig {
             replay_window: ReplayWindow::DEFAULT,
             start: StartAction::None,
             resources: 1,
+            resources_on_demand: false,
+        }
+    }
+
+    /// How many pairs there should be at once of our own accord, where the peer takes more than one or not.
+    pub(crate) fn pairs_at_once(&self, peer_is_full: bool) -> usize {
+        if peer_is_full || self.resources_on_demand {
+            1
+        } else {
+            usize::from(self.resources.max(1))
         }
     }
 }

@@ -41,7 +41,8 @@ pub struct ChildSummary {
     pub remote_ts: Vec<TrafficSelector>,
     /// ESP travels in UDP.
     pub udp: bool,
-    /// Which of several pairs for the same traffic it is, one for each worker (RFC 9611).
+    /// Which of several pairs for the same traffic it is (RFC 9611): 0 is for all workers, each further one for the
+    /// worker of the number before.
     pub resource: Option<u16>,
 }
 

@@ -19,8 +19,8 @@ pub(crate) struct Registry {
     child_spis: HashSet<u32>,
     /// By either SPI of a pair, the IKE SAs that have it: our inbound ones are unique, those of peers need not be.
     homes: HashMap<u32, Vec<SaId>>,
-    /// The pair, by its inbound SPI, whose outbound SA each tunnel uses.
-    selected: HashMap<TunnelId, u32>,
+    /// The pair, by its inbound SPI, whose outbound SA each tunnel uses: for all workers, or for one.
+    selected: HashMap<(TunnelId, Option<u16>), u32>,
     /// Tunnels whose pair in use went while its IKE SA had no other.
     orphaned: BTreeSet<TunnelId>,
     /// Dynamic tunnels so far, and those of them that are free again.
@@ -97,24 +97,38 @@ impl Registry {
         self.homes.get(&spi).into_iter().flatten().copied()
     }
 
-    /// The tunnel uses this pair from now on.
-    pub(crate) fn select(&mut self, tunnel: TunnelId, spi_in: u32) {
-        self.selected.insert(tunnel, spi_in);
-        self.orphaned.remove(&tunnel);
+    /// The tunnel uses this pair from now on: for one worker, or for all that have none of their own.
+    pub(crate) fn select(&mut self, tunnel: TunnelId, worker: Option<u16>, spi_in: u32) {
+        self.selected.insert((tunnel, worker), spi_in);
+        if worker.is_none() {
+            self.orphaned.remove(&tunnel);
+        }
     }
 
-    pub(crate) fn has_selection(&self, tunnel: TunnelId) -> bool {
-        self.selected.contains_key(&tunnel)
+    pub(crate) fn selection(&self, tunnel: TunnelId) -> Option<u32> {
+        self.selected.get(&(tunnel, None)).copied()
     }
 
-    pub(crate) fn is_selected(&self, tunnel: TunnelId, spi_in: u32) -> bool {
-        self.selected.get(&tunnel) == Some(&spi_in)
+    pub(crate) fn has_selection(&self, tunnel: TunnelId, worker: Option<u16>) -> bool {
+        self.selected.contains_key(&(tunnel, worker))
     }
 
-    /// The pair in use goes; another IKE SA may have one to take its place.
-    pub(crate) fn orphan(&mut self, tunnel: TunnelId, spi_in: u32) {
-        if self.is_selected(tunnel, spi_in) {
-            self.selected.remove(&tunnel);
+    pub(crate) fn is_selected(&self, tunnel: TunnelId, worker: Option<u16>, spi_in: u32) -> bool {
+        self.selected.get(&(tunnel, worker)) == Some(&spi_in)
+    }
+
+    /// The worker has no pair of its own any more.
+    pub(crate) fn deselect(&mut self, tunnel: TunnelId, worker: u16) {
+        self.selected.remove(&(tunnel, Some(worker)));
+    }
+
+    /// A pair in use goes, be it that of `worker` alone; where all used it, another IKE SA may have one to take its place.
+    pub(crate) fn orphan(&mut self, tunnel: TunnelId, worker: Option<u16>, spi_in: u32) {
+        if let Some(worker) = worker.filter(|worker| self.is_selected(tunnel, Some(*worker), spi_in)) {
+            self.deselect(tunnel, worker);
+        }
+        if self.is_selected(tunnel, None, spi_in) {
+            self.selected.remove(&(tunnel, None));
             self.orphaned.insert(tunnel);
         }
     }

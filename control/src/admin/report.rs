@@ -32,6 +32,7 @@ impl Reporter<'_> {
                 "destination": sa.sa.destination,
                 "algorithm": sa.transform.to_string(),
                 "state": if sa.expired { "expired" } else if sa.selected || sa.sa.direction == SaDirection::Inbound { "active" } else { "standby" },
+                "worker": sa.worker,
                 "packets": sa.packets,
                 "bytes": sa.bytes,
                 "sequence": sa.sequence,

@@ -81,6 +81,8 @@ pub struct Tunnel {
     pub mtu_bytes: Option<u16>,
     /// Clamp the MSS of TCP.
     pub clamp_mss: bool,
+    /// Negotiate SAs for each worker that sends.
+    pub per_worker: bool,
     /// What may come out of the tunnel, and what goes in where it is policy-based.
     pub selectors: Vec<SelectorPair>,
     /// The priority of its protecting policies, where it is policy-based.
@@ -194,6 +196,7 @@ impl Tunnel {
             ttl,
             mtu_bytes,
             clamp_mss: section.clamp_mss,
+            per_worker: false,
             selectors,
             policy_priority,
             routes,
@@ -224,6 +227,7 @@ impl Tunnel {
             ttl: self.ttl,
             inner_mtu_bytes: self.mtu_bytes,
             clamp_mss: self.clamp_mss,
+            per_worker: self.per_worker,
         }
     }
 

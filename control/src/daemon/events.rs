@@ -33,6 +33,7 @@ impl Daemon {
             }
             Event::PeerMoved { sa, address, port } if self.ike.peer_moved(&sa, address, port) => {}
             Event::Acquire { tunnel, .. } if self.ike.acquire(tunnel) => {}
+            Event::WorkerAcquire { tunnel, worker } => self.ike.acquire_for_worker(tunnel, worker),
             Event::LifetimeReached {
                 sa,
                 kind: LifetimeKind::Soft,
@@ -87,6 +88,9 @@ impl Daemon {
                 destination,
                 ..
             } => json!({ "tunnel": tunnel(*id), "source": source, "destination": destination }),
+            Event::WorkerAcquire { tunnel: id, worker } => {
+                json!({ "tunnel": tunnel(*id), "worker": worker })
+            }
             Event::LifetimeReached { sa, .. } => json!({ "sa": Object::Sa(*sa).to_string() }),
             Event::SequenceNearEnd { sa, remaining } => {
                 json!({ "sa": Object::Sa(*sa).to_string(), "remaining": remaining })
@@ -149,6 +153,7 @@ impl Daemon {
 fn kind(event: &Event) -> &'static str {
     match event {
         Event::Acquire { .. } => "acquire",
+        Event::WorkerAcquire { .. } => "worker_acquire",
         Event::LifetimeReached {
             kind: LifetimeKind::Soft,
             ..

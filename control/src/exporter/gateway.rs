@@ -9,8 +9,9 @@ use super::snapshot::{IkeFigures, Snapshot};
 const IKE_STATES: [&str; 5] = ["handshake", "established", "replaced", "deleting", "closed"];
 
 /// What the dataplane may raise.
-const EVENTS: [&str; 9] = [
+const EVENTS: [&str; 10] = [
     "acquire",
+    "worker_acquire",
     "lifetime_soft",
     "lifetime_hard",
     "sequence_near_end",

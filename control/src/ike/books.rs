@@ -71,7 +71,7 @@ impl Books {
                 for (sa, tunnel) in std::mem::take(&mut self.held) {
                     self.spent.insert((sa.direction, sa.spi));
                     plane.desired.remove(Object::Sa(sa));
-                    plane.desired.remove(Object::Outbound(tunnel));
+                    plane.desired.deselect(tunnel, None);
                 }
                 let inherited = std::mem::take(&mut self.inherited).into_values().flatten();
                 for sa in inherited.chain(self.draining.drain(..).map(|(_, sa)| sa)) {
@@ -124,15 +124,16 @@ impl Books {
                 }
                 None
             }
+            Update::SelectForWorker { sa, .. } => {
+                if self.held.contains_key(&sa) {
+                    plane.desired.put(update);
+                }
+                None
+            }
             Update::RemoveSa(sa) => {
                 self.spent.remove(&(sa.direction, sa.spi));
                 if let Some(tunnel) = self.held.remove(&sa) {
-                    if let Some(Update::SelectOutbound { sa: selected, .. }) =
-                        plane.desired.update(&Object::Outbound(tunnel))
-                        && selected == sa
-                    {
-                        plane.desired.remove(Object::Outbound(tunnel));
-                    }
+                    plane.desired.deselect(tunnel, Some(sa));
                     plane.desired.remove(Object::Sa(sa));
                 }
                 None

@@ -484,6 +484,11 @@ impl Driver {
         is_served
     }
 
+    /// A worker sends through a tunnel without an SA of its own.
+    pub(crate) fn acquire_for_worker(&mut self, tunnel: TunnelId, worker: u16) {
+        self.endpoint.acquire_for_worker(Instant::now(), tunnel, worker);
+    }
+
     /// An SA crossed a limit; whether it was one of ours.
     pub(crate) fn limit_reached(&mut self, sa: &SaRef, kind: LifetimeKind, plane: &mut Plane<'_>) -> bool {
         if self.books.holds(sa) {

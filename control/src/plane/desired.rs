@@ -31,6 +31,7 @@ pub struct Desired {
     /// Routes of others than the kernel: the kernel's own of that prefix give way.
     claimed: BTreeSet<(VrfId, IpPrefix)>,
     outbound: BTreeMap<TunnelId, SaRef>,
+    worker_outbound: BTreeMap<(TunnelId, u16), SaRef>,
     routes: BTreeMap<(VrfId, IpPrefix), (Vec<NextHop>, Vec<u8>)>,
     labels: BTreeMap<(LabelSpaceId, Label), IlmSpec>,
     policy_defaults: BTreeMap<VrfId, PolicyDefault>,
@@ -56,7 +57,7 @@ fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool
 }
 
 impl Desired {
-    /// Wants what a `Put`, `InstallSa` or `SelectOutbound` says, and tells whether that is new. Removals come
+    /// Wants what a `Put`, `InstallSa` or `Select` says, and tells whether that is new. Removals come
     /// by [`Self::remove`].
     pub fn put(&mut self, update: Update) -> bool {
         let (object, changed) = match update {
@@ -83,6 +84,10 @@ impl Desired {
             Update::SelectOutbound { tunnel, sa } => {
                 (Object::Outbound(tunnel), set(&mut self.outbound, tunnel, sa))
             }
+            Update::SelectForWorker { tunnel, worker, sa } => (
+                Object::WorkerOutbound(tunnel, worker),
+                set(&mut self.worker_outbound, (tunnel, worker), sa),
+            ),
             Update::PutRoute(RouteSpec {
                 vrf,
                 prefix,
@@ -130,6 +135,22 @@ impl Desired {
         }
     }
 
+    /// Lets no tunnel send with `sa` of `tunnel`, or with none of its SAs.
+    pub fn deselect(&mut self, tunnel: TunnelId, sa: Option<SaRef>) {
+        let is_meant = |selected: &SaRef| sa.is_none_or(|sa| sa == *selected);
+        let of_workers = self.worker_outbound.range((tunnel, 0)..=(tunnel, u16::MAX));
+        let mut gone: Vec<_> = of_workers
+            .filter(|(_, selected)| is_meant(selected))
+            .map(|((_, worker), _)| Object::WorkerOutbound(tunnel, *worker))
+            .collect();
+        if self.outbound.get(&tunnel).is_some_and(is_meant) {
+            gone.push(Object::Outbound(tunnel));
+        }
+        for object in gone {
+            self.remove(object);
+        }
+    }
+
     /// Takes a prefix out of the kernel's hands, or gives it back.
     pub fn claim(&mut self, vrf: VrfId, prefix: IpPrefix, is_claimed: bool) {
         if is_claimed {
@@ -169,6 +190,9 @@ impl Desired {
             Object::Tunnel(id) => self.tunnels.remove(&id).is_some(),
             Object::Sa(sa) => self.sas.remove(&sa).is_some() | self.kept.remove(&sa),
             Object::Outbound(tunnel) => self.outbound.remove(&tunnel).is_some(),
+            Object::WorkerOutbound(tunnel, worker) => {
+                self.worker_outbound.remove(&(tunnel, worker)).is_some()
+            }
             Object::Route(vrf, prefix) => self.routes.remove(&(vrf, prefix)).is_some(),
             Object::PolicyDefault(vrf) => self.policy_defaults.remove(&vrf).is_some(),
             Object::Policy(id) => self.policies.remove(&id).is_some(),
@@ -205,6 +229,11 @@ impl Desired {
             Object::Outbound(tunnel) => Update::SelectOutbound {
                 tunnel,
                 sa: *self.outbound.get(&tunnel)?,
+            },
+            Object::WorkerOutbound(tunnel, worker) => Update::SelectForWorker {
+                tunnel,
+                worker,
+                sa: *self.worker_outbound.get(&(tunnel, worker))?,
             },
             Object::Route(vrf, prefix) => {
                 let (next_hops, weights) = self.routes.get(&(vrf, prefix))?.clone();
@@ -243,6 +272,10 @@ impl Desired {
         let tunnels = self.tunnels.keys().map(|id| Object::Tunnel(*id));
         let sas = self.sas.keys().chain(&self.kept).map(|sa| Object::Sa(*sa));
         let outbound = self.outbound.keys().map(|tunnel| Object::Outbound(*tunnel));
+        let worker_outbound = self
+            .worker_outbound
+            .keys()
+            .map(|(tunnel, worker)| Object::WorkerOutbound(*tunnel, *worker));
         let routes = self
             .routes
             .keys()
@@ -256,6 +289,7 @@ impl Desired {
             .chain(tunnels)
             .chain(sas)
             .chain(outbound)
+            .chain(worker_outbound)
             .chain(routes)
             .chain(labels)
             .chain(defaults)

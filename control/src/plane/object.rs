@@ -27,6 +27,8 @@ pub enum Object {
     Sa(SaRef),
     /// The outbound SA that a tunnel uses.
     Outbound(TunnelId),
+    /// The outbound SA that one worker uses for a tunnel.
+    WorkerOutbound(TunnelId, u16),
     /// A route.
     Route(VrfId, IpPrefix),
     /// What is done with a label.
@@ -52,6 +54,7 @@ impl Object {
             Update::InstallSa(sa) => Self::Sa(sa.reference()),
             Update::KeepSa(sa) => Self::Sa(*sa),
             Update::SelectOutbound { tunnel, .. } => Self::Outbound(*tunnel),
+            Update::SelectForWorker { tunnel, worker, .. } => Self::WorkerOutbound(*tunnel, *worker),
             Update::PutRoute(route) => Self::Route(route.vrf, route.prefix),
             Update::PutPolicyDefault { vrf, .. } => Self::PolicyDefault(*vrf),
             Update::PutPolicy(policy) => Self::Policy(policy.id),
@@ -75,7 +78,7 @@ impl Object {
             Self::Neighbour(port, address) => Update::RemoveNeighbour { port, address },
             Self::Tunnel(tunnel) => Update::RemoveTunnel(tunnel),
             Self::Sa(sa) => Update::RemoveSa(sa),
-            Self::Outbound(_) => return None,
+            Self::Outbound(_) | Self::WorkerOutbound(..) => return None,
             Self::Route(vrf, prefix) => Update::RemoveRoute { vrf, prefix },
             Self::PolicyDefault(vrf) => Update::RemovePolicyDefault { vrf },
             Self::Policy(policy) => Update::RemovePolicy(policy),
@@ -104,6 +107,13 @@ impl fmt::Display for Object {
                 sa.destination
             ),
             Self::Outbound(tunnel) => write!(formatter, "choice of SA of tunnel {}", tunnel.0),
+            Self::WorkerOutbound(tunnel, worker) => {
+                write!(
+                    formatter,
+                    "choice of SA of tunnel {} for worker {worker}",
+                    tunnel.0
+                )
+            }
             Self::Route(vrf, prefix) => write!(formatter, "route {prefix} in table {}", vrf.0),
             Self::PolicyDefault(vrf) => write!(formatter, "default of policies in table {}", vrf.0),
             Self::Policy(policy) => write!(formatter, "policy {}", policy.0),

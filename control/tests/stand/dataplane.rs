@@ -246,6 +246,7 @@ fn status(query: Query, update: &Update) -> Option<Status> {
             tunnel: sa.tunnel,
             transform: sa.transform,
             selected: false,
+            worker: None,
             expired: false,
             packets: 7,
             bytes: 700,

@@ -87,7 +87,7 @@ impl Dataplane {
             Update::RemoveSa(sa) => {
                 self.installed.remove(&sa);
             }
-            Update::SelectOutbound { .. } => {}
+            Update::SelectOutbound { .. } | Update::SelectForWorker { .. } => {}
             other => panic!("unexpected {other:?}"),
         }
     }

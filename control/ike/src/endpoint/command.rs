@@ -134,6 +134,27 @@ impl Endpoint {
         self.initiate(now, &connection, Some(&child))
     }
 
+    /// A worker sends through a tunnel without an SA of its own (the dataplane's `WorkerAcquire`): asks the peer for a
+    /// pair for it (RFC 9611), where the configuration allows one more and the peer did not refuse.
+    pub fn acquire_for_worker(&mut self, now: Instant, tunnel: TunnelId, worker: u16) {
+        let Some(resource) = worker.checked_add(1) else {
+            return;
+        };
+        let Some(spi_in) = self.registry.selection(tunnel) else {
+            return;
+        };
+        let found = self.registry.homes(spi_in).find_map(|id| {
+            let child = self.sas.get(&id)?.child_by_spi_in(spi_in)?;
+            Some((id, child.name.clone()))
+        });
+        if let Some((id, name)) = found {
+            self.with_sa(now, id, |sa, ctx| {
+                sa.enqueue(ctx.now, Task::CreateForResource { name, resource });
+                sa.run_tasks(ctx);
+            });
+        }
+    }
+
     /// Closes all IKE SAs of a connection and leaves it down.
     pub fn terminate(&mut self, now: Instant, connection: &str) {
         if let Some(state) = self.states.get_mut(connection) {

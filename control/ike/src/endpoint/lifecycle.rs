@@ -151,7 +151,8 @@ impl Endpoint {
         self.with_sa(now, id, |sa, ctx| {
             sa.superseded = true;
             for child in &sa.children {
-                ctx.registry.orphan(child.tunnel(), child.spi_in());
+                ctx.registry
+                    .orphan(child.tunnel(), child.worker(), child.spi_in());
             }
             sa.enqueue(ctx.now, delete);
         });
@@ -177,7 +178,7 @@ impl Endpoint {
                     Some((sa.id, sa.children.iter().rfind(usable)?.spi_in()))
                 });
             if let Some((id, spi_in)) = heir {
-                self.with_sa(now, id, |sa, ctx| sa.select_outbound(ctx, spi_in));
+                self.with_sa(now, id, |sa, ctx| sa.select_for(ctx, spi_in, None));
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::payload::traffic_selector::{TrafficSelector, TsPayload};
 use crate::proposal::choose_esp;
 
 use super::Exchange;
-use super::create_child::{MAX_CHILDREN, NegotiatedChild};
+use super::create_child::{MAX_CHILDREN, NegotiatedChild, resource_info};
 use super::ike_sa_init::draw_nonce;
 use super::parts::{Parts, status};
 
@@ -85,12 +85,13 @@ impl IkeSa {
         let (config, local_ts, remote_ts) = self.child_for(parts, renews)?;
         let (suite, offer) = choose_esp(&config.proposals, parts.proposals()?, with_exchange)?;
         let spi_out = offer.esp_spi()?;
-        let for_resource = parts.has(NotifyType::SA_RESOURCE_INFO);
         let resource = match renews.and_then(|spi_in| self.child_by_spi_in(spi_in)) {
             Some(old) => old.resource,
             None => self.free_resource(&config),
         };
-        if for_resource && renews.is_none() && resource.is_none_or(|resource| resource >= config.resources) {
+        let for_resource = parts.has(NotifyType::SA_RESOURCE_INFO);
+        let is_further = renews.is_none() && self.children.iter().any(|child| child.name == config.name);
+        if for_resource && is_further && resource.is_none_or(|resource| resource >= config.resources) {
             return Err(Error::TsMaxQueue);
         }
         let mut shared = Vec::new();
@@ -123,9 +124,9 @@ impl IkeSa {
                 transforms: suite.transforms(),
             }],
         }));
-        if for_resource {
-            let resource = u32::from(resource.unwrap_or(0)).to_be_bytes().to_vec();
-            payloads.push(status(NotifyType::SA_RESOURCE_INFO, resource));
+        // Where we want one pair, the peer's wish for several goes unanswered, and it asks for no more.
+        if let Some(resource) = resource.filter(|_| for_resource) {
+            payloads.push(resource_info(resource));
         }
         if with_exchange {
             payloads.push(Payload::Nonce(nonce_r.clone()));

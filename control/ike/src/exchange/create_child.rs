@@ -34,7 +34,7 @@ pub(crate) struct ChildExchange {
     renews: Option<u32>,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
-    resource: Option<u16>,
+    pub(crate) resource: Option<u16>,
     restarts: u8,
 }
 
@@ -111,10 +111,8 @@ impl IkeSa {
         if child.config.mode == Mode::Transport {
             out.push(status(NotifyType::USE_TRANSPORT_MODE, Vec::new()));
         }
-        // RFC 9611 section 3: the first pair is for all workers, each further one for one of them.
-        if let Some(resource) = child.resource.filter(|resource| *resource > 0) {
-            let resource = u32::from(resource).to_be_bytes().to_vec();
-            out.push(status(NotifyType::SA_RESOURCE_INFO, resource));
+        if let Some(resource) = child.resource {
+            out.push(resource_info(resource));
         }
         out.push(Payload::Sa(SaPayload { proposals }));
         if with_exchange {
@@ -141,15 +139,36 @@ impl IkeSa {
             .iter()
             .filter(|child| child.name == name && child.successor.is_none())
             .count();
-        let wanted = self
-            .connection
-            .child(name)
-            .map_or(1, |config| config.resources.max(1));
         let full = self.full_children.iter().any(|full| full == name);
-        if have >= usize::from(wanted) || (full && have > 0) {
+        let config = self.connection.child(name);
+        if have >= config.map_or(1, |config| config.pairs_at_once(full)) {
             return Ok(());
         }
         let child = self.draft_child(ctx, name, None, true)?;
+        self.send_child(ctx, child)
+    }
+
+    /// Asks for a further pair of a child, unless it is there, the peer takes no more, or there is not even the first.
+    pub(crate) fn start_child_for_resource(
+        &mut self,
+        ctx: &mut Context<'_>,
+        name: &str,
+        resource: u16,
+    ) -> Result<()> {
+        let config = self.connection.child(name);
+        let is_wanted = config.is_some_and(|config| resource < config.resources)
+            && self.children.iter().any(|child| child.name == name)
+            && !self.full_children.iter().any(|full| full == name)
+            && !self.has_resource(name, resource)
+            && !self
+                .outbox
+                .exchanges()
+                .any(|exchange| exchange.asks_for(name, resource));
+        if !is_wanted {
+            return Ok(());
+        }
+        let mut child = self.draft_child(ctx, name, None, true)?;
+        child.resource = Some(resource);
         self.send_child(ctx, child)
     }
 
@@ -247,8 +266,10 @@ impl IkeSa {
         match error {
             _ if superseded => {}
             Error::PeerRefused(NotifyType::TEMPORARY_FAILURE) => self.retry_later(ctx, again),
-            // RFC 9611 section 3: what there is suffices the peer.
-            Error::PeerRefused(NotifyType::TS_MAX_QUEUE) if renews.is_none() => {
+            // RFC 9611 section 5: what there is suffices the peer.
+            Error::PeerRefused(NotifyType::TS_MAX_QUEUE | NotifyType::NO_ADDITIONAL_SAS)
+                if renews.is_none() && self.children.iter().any(|child| child.name == name) =>
+            {
                 self.full_children.push(name.to_owned());
             }
             // RFC 7296 section 2.25.1: the peer no longer has what we renew; start over without it.
@@ -315,7 +336,8 @@ impl IkeSa {
         if nonces.1.is_empty() {
             return Err(Error::MissingPayload("Nonce"));
         }
-        if child.resource.is_some_and(|resource| resource > 0)
+        if child.resource.is_some()
+            && child.renews.is_none()
             && !parts.has(NotifyType::SA_RESOURCE_INFO)
             && !self.full_children.contains(&child.config.name)
         {
@@ -439,4 +461,13 @@ impl IkeSa {
         }
         Ok(())
     }
+}
+
+/// Which pair of several it is (RFC 9611 section 6.1): without data the first, which all workers may use.
+pub(super) fn resource_info(resource: u16) -> Payload {
+    let data = match resource {
+        0 => Vec::new(),
+        resource => u32::from(resource).to_be_bytes().to_vec(),
+    };
+    status(NotifyType::SA_RESOURCE_INFO, data)
 }

@@ -42,6 +42,13 @@ impl FollowUp {
     pub(crate) fn is_child(&self) -> bool {
         matches!(self.purpose, Purpose::Child(_))
     }
+
+    pub(crate) fn asks_for(&self, name: &str, resource: u16) -> bool {
+        match &self.purpose {
+            Purpose::Child(child) => child.config.name == name && child.resource == Some(resource),
+            Purpose::Ike(_) => false,
+        }
+    }
 }
 
 /// Key exchanges that the peer owes us; one such negotiation at a time.

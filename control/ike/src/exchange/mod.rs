@@ -55,6 +55,15 @@ impl Exchange {
         }
     }
 
+    /// Whether it asks for the pair of this number of a child (RFC 9611).
+    pub(crate) fn asks_for(&self, name: &str, resource: u16) -> bool {
+        match self {
+            Self::Child(child) => child.config.name == name && child.resource == Some(resource),
+            Self::FollowUp(followup) => followup.asks_for(name, resource),
+            _ => false,
+        }
+    }
+
     pub(crate) fn renews_ike(&self) -> bool {
         match self {
             Self::RekeyIke(_) => true,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use southbound::{KeyMaterial, Mode, SaDirection, TunnelId, UdpEncapsulation, Update};
+use southbound::{KeyMaterial, Mode, SaDirection, SaRef, TunnelId, UdpEncapsulation, Update};
 
 use crate::child_sa::{ChildSa, ChildState, PairParameters, resolve};
 use crate::config::ChildConfig;
@@ -123,7 +123,11 @@ impl IkeSa {
     /// Installs a negotiated pair: inbound first, then outbound, then the choice of it.
     pub(crate) fn install_child(&mut self, ctx: &mut Context<'_>, new: NewChild) -> Result<()> {
         let tunnel = self.tunnel_for(ctx, &new)?;
-        let select = new.select && !(new.by_peer && ctx.registry.has_selection(tunnel));
+        let worker = new.resource.and_then(|resource| resource.checked_sub(1));
+        // What the peer asked for it can take only once it has our answer: until then the pair of all carries on.
+        let mut served = [worker, None].into_iter();
+        let is_served = served.any(|worker| ctx.registry.has_selection(tunnel, worker));
+        let select = new.select && !(new.by_peer && is_served);
         let parameters = PairParameters {
             config: &new.config,
             tunnel,
@@ -180,7 +184,7 @@ impl IkeSa {
         }
         if let Some(old) = new.renews.and_then(|spi| self.child_by_spi_in_mut(spi)) {
             old.successor = Some(new.spi_in);
-        } else if !new.by_peer && new.config.resources > 1 {
+        } else if !new.by_peer && new.config.pairs_at_once(false) > 1 {
             // The next of several; it is not asked for once there are enough.
             self.enqueue(
                 ctx.now,
@@ -196,29 +200,43 @@ impl IkeSa {
     /// the configuration wants one pair.
     pub(crate) fn free_resource(&self, config: &ChildConfig) -> Option<u16> {
         let taken = |resource: &u16| {
-            let mut of_child = self
-                .children
-                .iter()
-                .filter(|c| c.name == config.name && c.successor.is_none());
-            of_child.any(|child| child.resource == Some(*resource))
+            let mut asked = self.outbox.exchanges();
+            self.has_resource(&config.name, *resource)
+                || asked.any(|exchange| exchange.asks_for(&config.name, *resource))
         };
         (config.resources > 1)
             .then(|| (0..u16::MAX).find(|resource| !taken(resource)))
             .flatten()
     }
 
-    /// Sends with this pair from now on.
+    /// Whether a child has a pair of this number that is not being replaced.
+    pub(crate) fn has_resource(&self, name: &str, resource: u16) -> bool {
+        let mut of_child = self
+            .children
+            .iter()
+            .filter(|child| child.name == name && child.successor.is_none());
+        of_child.any(|child| child.resource == Some(resource))
+    }
+
+    /// Sends with this pair from now on: all workers, or the one whose it is.
     pub(crate) fn select_outbound(&mut self, ctx: &mut Context<'_>, spi_in: u32) {
         let Some(child) = self.child_by_spi_in_mut(spi_in) else {
             return;
         };
         child.select_at = None;
-        let (tunnel, reference) = (child.tunnel(), child.outbound.reference());
-        ctx.events.push_back(Event::Dataplane(Update::SelectOutbound {
-            tunnel,
-            sa: reference,
-        }));
-        ctx.registry.select(tunnel, spi_in);
+        let worker = child.worker();
+        self.select_for(ctx, spi_in, worker);
+    }
+
+    /// Sends with this pair from now on for one worker, or for all that have none of their own, whosever it is.
+    pub(crate) fn select_for(&self, ctx: &mut Context<'_>, spi_in: u32, worker: Option<u16>) {
+        let Some(child) = self.child_by_spi_in(spi_in) else {
+            return;
+        };
+        let (tunnel, sa) = (child.tunnel(), child.outbound.reference());
+        ctx.events
+            .push_back(Event::Dataplane(selection(tunnel, worker, sa)));
+        ctx.registry.select(tunnel, worker, spi_in);
     }
 
     /// Removes a pair. With a successor the change of the outbound SA comes first; inbound packets under way are still
@@ -230,14 +248,23 @@ impl IkeSa {
         let child = self.children.swap_remove(index);
         ctx.registry.leave(self.id, child.spi_in());
         ctx.registry.leave(self.id, child.spi_out());
-        if ctx.registry.is_selected(child.tunnel(), spi_in) {
+        let successor = child.successor.filter(|spi| self.child_by_spi_in(*spi).is_some());
+        if let Some(worker) = child.worker()
+            && ctx.registry.is_selected(child.tunnel(), Some(worker), spi_in)
+        {
+            match successor {
+                Some(next) => self.select_for(ctx, next, Some(worker)),
+                // The worker goes on with the pair of all.
+                None => ctx.registry.deselect(child.tunnel(), worker),
+            }
+        }
+        if ctx.registry.is_selected(child.tunnel(), None, spi_in) {
             // Its successor, or else another pair of the same tunnel.
-            let successor = child.successor.filter(|spi| self.child_by_spi_in(*spi).is_some());
             let usable = |c: &&ChildSa| c.tunnel() == child.tunnel() && c.state != ChildState::Deleting;
             let other = self.children.iter().find(usable).map(ChildSa::spi_in);
             match successor.or(other) {
-                Some(next) => self.select_outbound(ctx, next),
-                None => ctx.registry.orphan(child.tunnel(), spi_in),
+                Some(next) => self.select_for(ctx, next, None),
+                None => ctx.registry.orphan(child.tunnel(), None, spi_in),
             }
         }
         ctx.events
@@ -292,7 +319,8 @@ impl IkeSa {
         for child in std::mem::take(&mut self.children) {
             ctx.registry.leave(self.id, child.spi_in());
             ctx.registry.leave(self.id, child.spi_out());
-            ctx.registry.orphan(child.tunnel(), child.spi_in());
+            ctx.registry
+                .orphan(child.tunnel(), child.worker(), child.spi_in());
             ctx.events
                 .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
             ctx.events
@@ -326,12 +354,13 @@ impl IkeSa {
             let new = child.outbound.reference();
             if new != old {
                 // An outbound SA is named by its destination, too: the new name takes over, then the old one goes.
-                if ctx.registry.is_selected(child.tunnel(), child.inbound.spi) {
-                    let update = Update::SelectOutbound {
-                        tunnel: child.tunnel(),
-                        sa: new,
-                    };
-                    ctx.events.push_back(Event::Dataplane(update));
+                let (tunnel, spi_in) = (child.tunnel(), child.spi_in());
+                let own = child.worker().map(Some);
+                for worker in [None].into_iter().chain(own) {
+                    if ctx.registry.is_selected(tunnel, worker, spi_in) {
+                        ctx.events
+                            .push_back(Event::Dataplane(selection(tunnel, worker, new)));
+                    }
                 }
                 ctx.events.push_back(Event::Dataplane(Update::RemoveSa(old)));
             }
@@ -350,5 +379,12 @@ impl IkeSa {
         of_children
             .chain(self.draining.iter().map(|(when, _)| *when))
             .min()
+    }
+}
+
+fn selection(tunnel: TunnelId, worker: Option<u16>, sa: SaRef) -> Update {
+    match worker {
+        Some(worker) => Update::SelectForWorker { tunnel, worker, sa },
+        None => Update::SelectOutbound { tunnel, sa },
     }
 }

@@ -16,6 +16,8 @@ use super::{Context, Effect, IkeSa, Phase};
 pub(crate) enum Task {
     /// Negotiate a child of the configuration.
     CreateChild { name: String },
+    /// Negotiate a further pair of a child, for one worker (RFC 9611).
+    CreateForResource { name: String, resource: u16 },
     /// Renew a pair, named by its inbound SPI.
     RekeyChild { spi_in: u32 },
     /// Delete a pair.
@@ -86,6 +88,9 @@ impl IkeSa {
             };
             let outcome = match queued.task {
                 Task::CreateChild { name } => self.start_child(ctx, &name),
+                Task::CreateForResource { name, resource } => {
+                    self.start_child_for_resource(ctx, &name, resource)
+                }
                 Task::RekeyChild { spi_in } => self.start_child_rekey(ctx, spi_in),
                 Task::DeleteChild { spi_in } => self.start_child_delete(ctx, spi_in),
                 Task::RekeyIke => self.start_ike_rekey(ctx),
@@ -116,9 +121,10 @@ impl IkeSa {
             return matches!(task, Task::DeleteIke { .. });
         }
         match task {
-            Task::CreateChild { .. } | Task::RekeyChild { .. } | Task::DeleteChild { .. } => {
-                !self.outbox.exchanges().any(Exchange::renews_ike)
-            }
+            Task::CreateChild { .. }
+            | Task::CreateForResource { .. }
+            | Task::RekeyChild { .. }
+            | Task::DeleteChild { .. } => !self.outbox.exchanges().any(Exchange::renews_ike),
             Task::RekeyIke => self.outbox.is_idle(),
             _ => true,
         }
@@ -293,12 +299,7 @@ impl IkeSa {
                 .iter()
                 .filter(|child| child.name == config.name && child.successor.is_none());
             let full = self.full_children.contains(&config.name);
-            let wanted = if full {
-                1
-            } else {
-                usize::from(config.resources.max(1))
-            };
-            if have.count() < wanted {
+            if have.count() < config.pairs_at_once(full) {
                 self.enqueue(
                     now,
                     Task::CreateChild {

@@ -71,6 +71,8 @@ pub const CLEAN: Faults = Faults {
 pub struct Dataplane {
     pub installed: HashMap<SaRef, SaSpec>,
     pub selected: BTreeMap<u32, SaRef>,
+    /// By tunnel and worker.
+    pub selected_for: BTreeMap<(u32, u16), SaRef>,
     /// Every key ever installed, to find reuse.
     pub keys_seen: HashMap<Vec<u8>, SaRef>,
 }
@@ -100,6 +102,7 @@ impl Dataplane {
                     "removed {reference:?}, which is not installed"
                 );
                 self.selected.retain(|_, selected| *selected != reference);
+                self.selected_for.retain(|_, selected| *selected != reference);
             }
             Update::SelectOutbound { tunnel, sa } => {
                 assert!(
@@ -108,6 +111,14 @@ impl Dataplane {
                 );
                 assert_eq!(self.installed[&sa].tunnel, tunnel);
                 self.selected.insert(tunnel.0, sa);
+            }
+            Update::SelectForWorker { tunnel, worker, sa } => {
+                assert!(
+                    self.installed.contains_key(&sa),
+                    "selected {sa:?}, which is not installed"
+                );
+                assert_eq!(self.installed[&sa].tunnel, tunnel);
+                self.selected_for.insert((tunnel.0, worker), sa);
             }
             other => panic!("unexpected update {other:?}"),
         }
@@ -341,7 +352,8 @@ impl Network {
 
     pub fn assert_selected_receivable(&self) {
         for (from, to) in [(0, 1), (1, 0)] {
-            for selected in self.hosts[from].dataplane.selected.values() {
+            let dataplane = &self.hosts[from].dataplane;
+            for selected in dataplane.selected.values().chain(dataplane.selected_for.values()) {
                 let out = &self.hosts[from].dataplane.installed[selected];
                 let twin = self.hosts[to]
                     .dataplane

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ike::{ChildConfig, RemoteId, StartAction, TrafficSelector, TsSide, UseLimit, default_esp_proposals};
 use southbound::{
-    DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, IpPrefix, Mode, ProtocolMatch, ReplayWindow,
+    DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, IpPrefix, MAX_WORKERS, Mode, ProtocolMatch, ReplayWindow,
     SelectorPair, TtlPolicy,
 };
 use toml::Spanned;
@@ -133,6 +133,7 @@ impl Builder {
                 .as_ref()
                 .and_then(|mtu| source.within(mtu, MIN_MTU_BYTES..=u16::MAX)),
             clamp_mss: section.clamp_mss.unwrap_or(true),
+            per_worker: section.per_worker,
             selectors,
             policy_priority: is_policy.then(|| {
                 section
@@ -291,9 +292,14 @@ fn terms(source: &Source, section: &ChildSection, child: &mut ChildConfig) {
             ),
         }
     }
-    if let Some(resources) = &section.resources {
-        child.resources = source.within(resources, 1..=64).unwrap_or(1);
-    }
+    // The first pair is for all workers.
+    let most = MAX_WORKERS as u16 + 1;
+    child.resources_on_demand = section.per_worker;
+    child.resources = match &section.resources {
+        Some(resources) => source.within(resources, 1..=most).unwrap_or(1),
+        None if section.per_worker => most,
+        None => 1,
+    };
 }
 
 /// The prefixes that the remote sides of selectors are made of.

@@ -193,6 +193,8 @@ pub(in crate::config) struct ChildSection {
     pub(super) proposals: Option<Vec<Spanned<String>>>,
     pub(super) rekey: Option<RekeySection>,
     pub(super) replay_window: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) per_worker: bool,
     pub(super) resources: Option<Spanned<u16>>,
     pub(in crate::config) routes: Option<Vec<Spanned<String>>>,
     pub(super) host_routes: Option<Vec<Spanned<String>>>,
