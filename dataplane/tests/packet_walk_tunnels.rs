@@ -8,11 +8,11 @@ use southbound::DropReason::{
     self, GreMalformed, LabelsRefused, MalformedUdp, TooBig, TunnelPayload, UnprotectedInbound,
 };
 use southbound::{
-    Encapsulation, Encryption, LabelSpaceId, LabelStack, LabelVia, Mode, NextHop, Nhlfe, PortId, PortRole,
-    SaSpec, Transform, TunnelId, TunnelSpec, Update, VrfId, WorkerCounter,
+    Encapsulation, Encryption, Event, LabelSpaceId, LabelStack, LabelVia, Mode, NextHop, Nhlfe, PortId,
+    PortRole, SaSpec, Transform, TunnelId, TunnelSpec, Update, VrfId, WorkerCounter,
 };
 use walk::gateway::{Gateway, LAN, WAN, neighbour_mac};
-use walk::packets::Ip;
+use walk::packets::{Ip, too_big};
 use walk::provider::{CUSTOMER_B, VRF_A, VRF_B, label, lookup};
 use walk::specs;
 
@@ -269,6 +269,55 @@ fn fault_58_what_is_too_long_for_a_tunnel_is_told_or_cut_to_the_byte() {
             ..Ip::udp(&inside(1, 0), &inside(2, 0), 1500)
         };
         assert_eq!(sites.one.pass(LAN, &long.bytes()).len(), 2, "{kind:?}");
+    }
+}
+
+#[test]
+fn fault_58_a_tunnel_in_clear_learns_its_path_and_tells_the_senders() {
+    for kind in kinds().into_iter().filter(|kind| kind.sealed.is_none()) {
+        let mut site = sites(kind).one;
+        let packet = Ip::udp(&inside(1, 0), &inside(2, 0), 1400).bytes();
+        let outer = site.pass(LAN, &packet).remove(0);
+        let added_bytes = outer.len() - packet.len();
+        let tell = |site: &mut Gateway, quoted: &[u8], mtu_bytes: u16| {
+            site.deliver(WAN, &too_big(quoted, mtu_bytes));
+            site.turn();
+            assert_eq!(site.host_got().len(), 1, "the host has its own use for it");
+            site.events()
+        };
+        // Of other ends, and longer than anything that was sent.
+        let last_of_ends = if kind.outer_is_ipv6 { 39 } else { 19 };
+        let mut other_ends = outer.clone();
+        other_ends[last_of_ends] ^= 9;
+        let mut too_long = outer.clone();
+        let length_at = if kind.outer_is_ipv6 { 4 } else { 2 };
+        too_long[length_at..length_at + 2].copy_from_slice(&9000u16.to_be_bytes());
+        for forged in [&other_ends, &too_long] {
+            assert_eq!(tell(&mut site, forged, 1300), [], "{kind:?}");
+        }
+        if kind.encapsulation == GRE_FULL {
+            let mut other_key = outer.clone();
+            other_key[outer.len() - packet.len() - if kind.is_labelled { 5 } else { 1 }] ^= 1;
+            assert_eq!(tell(&mut site, &other_key, 1300), [], "{kind:?}");
+        }
+        let changed = |outer_mtu_bytes| Event::PathMtuChanged {
+            tunnel: TUNNEL,
+            outer_mtu_bytes,
+        };
+        assert_eq!(tell(&mut site, &outer, 1300), [changed(1300)], "{kind:?}");
+        // The sender is told what fits beneath labels and headers, and that much does.
+        assert!(site.pass(LAN, &packet).is_empty(), "{kind:?}");
+        let error = site.collect(LAN).remove(0);
+        let fitting_bytes = usize::from(u16::from_be_bytes([error[26], error[27]]));
+        assert_eq!(fitting_bytes, 1300 - added_bytes, "{kind:?}");
+        let fitting = Ip::udp(&inside(1, 0), &inside(2, 0), fitting_bytes).bytes();
+        let outer = site.pass(LAN, &fitting).remove(0);
+        assert_eq!(outer.len(), 1300, "{kind:?}");
+        // The floor holds, and all of it ends by itself.
+        let floor_bytes = if kind.outer_is_ipv6 { 1280 } else { 576 };
+        assert_eq!(tell(&mut site, &outer, 68), [changed(floor_bytes)], "{kind:?}");
+        site.pass_seconds(700);
+        assert_eq!(site.pass(LAN, &packet).len(), 1, "{kind:?}");
     }
 }
 

@@ -18,7 +18,7 @@ pub use inbound::{InboundSa, InboundTerms};
 pub use lifetime::{Crossing, Usage};
 pub use outbound::{OutboundSa, OutboundTerms};
 pub use path_mtu::PathMtu;
-pub use path_report::PathReport;
+pub use path_report::{PathReport, Quoted, is_plausible};
 pub use replay::{Committed, Refusal, ReplayState};
 pub use selector::{Flow, Selectors};
 pub use sequence::{Run, SequenceNumbers};

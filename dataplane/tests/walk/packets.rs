@@ -108,6 +108,26 @@ pub fn udp(ip: &Ip, source_port: u16, destination_port: u16, payload: &[u8]) -> 
     bytes
 }
 
+/// What a router on the path tells the sender of `outer`, quoting up to 512 bytes of it.
+pub fn too_big(outer: &[u8], mtu_bytes: u16) -> Vec<u8> {
+    let quote = &outer[..outer.len().min(512)];
+    let message = |kind: [u8; 2]| [&kind, &[0; 4][..], &mtu_bytes.to_be_bytes(), quote].concat();
+    let mut error = if outer[0] >> 4 == 4 {
+        let to = Ipv4Addr::from_octets(outer[12..16].try_into().unwrap());
+        Ip::new("203.0.113.9", &to.to_string(), 1, message([3, 4]))
+    } else {
+        let to = Ipv6Addr::from_octets(outer[8..24].try_into().unwrap());
+        Ip::new("2001:db8:ff::9", &to.to_string(), 58, message([2, 0]))
+    };
+    let sum = match error.protocol {
+        1 => Sum::new(),
+        protocol => error.pseudo(protocol, error.payload.len()),
+    };
+    let checksum = sum.bytes(&error.payload).checksum();
+    error.payload[2..4].copy_from_slice(&checksum.to_be_bytes());
+    error.bytes()
+}
+
 /// A TCP SYN with an MSS option.
 pub fn syn(ip: &Ip, mss: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
