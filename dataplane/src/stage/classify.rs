@@ -14,10 +14,10 @@
 //! | to an address of ours: anything else | [`Next::Punt`] |
 //! | everything else | [`Next::PolicyOut`] |
 
-use southbound::{DropReason, PortCounter};
+use southbound::{DropReason, LabelSpaceId, PortCounter};
 use wire::checksum::Sum;
 use wire::udp::{MPLS_PORT, NAT_KEEPALIVE, NAT_TRAVERSAL_PORT, NON_ESP_MARKER};
-use wire::{IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
+use wire::{EtherType, IpProtocol, SliceCursor, ethernet, icmp, ipv4, ipv6};
 
 use super::{Context, esp_inner};
 use crate::batch::{Batch, Flags, Ingress, Meta, Next, Slots};
@@ -25,7 +25,9 @@ use crate::tables::Decision;
 
 /// Runs the stage.
 pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
-    let (mut plain, mut esp) = (0, 0);
+    let (mut plain, mut esp, mut labelled) = (0, 0, 0);
+    // Packets of one port follow each other.
+    let mut space = None;
     for slot in Slots::of(batch.take(Next::Classify)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -39,6 +41,26 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             plain |= u64::from(!is_esp) << slot;
             continue;
         }
+        if is_labelled(frame.bytes()) {
+            let known = match space {
+                Some((ingress, known)) if ingress == meta.ingress => known,
+                _ => {
+                    let known = space_of(meta, context);
+                    space = Some((meta.ingress, known));
+                    known
+                }
+            };
+            match known {
+                Some(known) => {
+                    let _ = frame.shrink_front(ethernet::HEADER_BYTES);
+                    meta.space = known;
+                    meta.flags.set(Flags::LABELLED);
+                    labelled |= 1 << slot;
+                }
+                None => batch.discard(slot, DropReason::LabelsRefused),
+            }
+            continue;
+        }
         let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
             if link.vlan != 0 {
                 enter_vlan(link.vlan, frame.len(), meta, context)?;
@@ -47,7 +69,9 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             let packet = frame.bytes().get(front..).unwrap_or_default();
             if link.is_labelled {
                 let _ = frame.shrink_front(front);
-                return take_labels(meta, context);
+                meta.space = space_of(meta, context).ok_or(DropReason::LabelsRefused)?;
+                meta.flags.set(Flags::LABELLED);
+                return Ok(Next::Labels);
             }
             let packet_bytes = measure(packet, link.ipv6)?;
             // Both hold: `measure` saw that many bytes behind the Ethernet header.
@@ -65,24 +89,21 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     }
     batch.send_all(esp, Next::Decap);
     batch.send_all(plain, Next::PolicyOut);
+    batch.send_all(labelled, Next::Labels);
 }
 
-/// The usual frame, seen through at one look: IPv4 without options or tags, sound, whole, and of a kind that is no
+/// The usual frame, seen through at one look: IPv4 of the usual kind, without tags, whole, and of a kind that is no
 /// business of ours but to forward it, or ESP. Answers the packet's length and whether it is ESP; `None` says nothing.
 #[inline(always)]
 fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
     let (link, packet) = bytes.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
+    if [link[12], link[13]] != [0x08, 0x00] {
+        return None;
+    }
+    let packet_bytes = usual_v4(packet)?;
     let (header, upper) = packet.split_first_chunk::<{ ipv4::HEADER_BYTES }>()?;
     let upper = upper.first_chunk::<4>()?;
-    let packet_bytes = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    let is_sound = [link[12], link[13], header[0]] == [0x08, 0x00, 0x45]
-        && packet_bytes >= ipv4::HEADER_BYTES + upper.len()
-        && packet_bytes <= packet.len()
-        && fragment == 0
-        && Sum::new().bytes(header).is_valid()
-        && !matches!(header[12], 0 | 127 | 224..)
-        && !matches!(header[16], 0 | 127 | 224..);
     let is_esp = match IpProtocol(header[9]) {
         IpProtocol::ESP => true,
         IpProtocol::TCP => false,
@@ -96,7 +117,23 @@ fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
         }
         _ => return None,
     };
-    is_sound.then_some((packet_bytes, is_esp))
+    let is_whole = packet_bytes >= ipv4::HEADER_BYTES + upper.len() && fragment == 0;
+    is_whole.then_some((packet_bytes, is_esp))
+}
+
+/// The usual IPv4 packet: without options, sound, and from and to addresses that a router forwards. Answers its length;
+/// `None` says nothing.
+#[inline(always)]
+pub(super) fn usual_v4(packet: &[u8]) -> Option<usize> {
+    let header = packet.first_chunk::<{ ipv4::HEADER_BYTES }>()?;
+    let packet_bytes = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let is_sound = header[0] == 0x45
+        && packet_bytes >= ipv4::HEADER_BYTES
+        && packet_bytes <= packet.len()
+        && Sum::new().bytes(header).is_valid()
+        && !matches!(header[12], 0 | 127 | 224..)
+        && !matches!(header[16], 0 | 127 | 224..);
+    is_sound.then_some(packet_bytes)
 }
 
 /// Runs the stage for the host's packets. What the host sends to one of our own addresses goes the way of everything
@@ -208,16 +245,21 @@ fn enter_vlan(
     Ok(())
 }
 
-/// Labels are taken from ports that have a space for them.
+/// Whether an Ethernet header without tags says MPLS.
 #[inline(always)]
-fn take_labels(meta: &mut Meta, context: &Context<'_, '_>) -> Result<Next, DropReason> {
+fn is_labelled(bytes: &[u8]) -> bool {
+    bytes
+        .first_chunk::<{ ethernet::HEADER_BYTES }>()
+        .is_some_and(|link| [link[12], link[13]] == EtherType::MPLS.0.to_be_bytes())
+}
+
+/// The space of the labels that its port takes.
+#[inline]
+fn space_of(meta: &Meta, context: &Context<'_, '_>) -> Option<LabelSpaceId> {
     let Ingress::Port(slot) = meta.ingress else {
-        return Err(DropReason::LabelsRefused);
+        return None;
     };
-    let port = context.view.port(slot).ok_or(DropReason::LabelsRefused)?;
-    meta.space = port.mpls.ok_or(DropReason::LabelsRefused)?;
-    meta.flags.set(Flags::LABELLED);
-    Ok(Next::Labels)
+    context.view.port(slot)?.mpls
 }
 
 #[inline(always)]
@@ -225,14 +267,14 @@ fn strip_ethernet(bytes: &[u8]) -> Result<Link, DropReason> {
     let mut cursor = SliceCursor::new(bytes);
     let header = ethernet::Header::parse(&mut cursor).map_err(|_| DropReason::Truncated)?;
     let (ipv6, is_labelled) = match header.ether_type {
-        wire::EtherType::IPV4 => (false, false),
-        wire::EtherType::IPV6 => (true, false),
-        wire::EtherType::MPLS => (false, true),
+        EtherType::IPV4 => (false, false),
+        EtherType::IPV6 => (true, false),
+        EtherType::MPLS => (false, true),
         _ => return Err(DropReason::UnknownEtherType),
     };
     let vlan = match (header.outer_tag, header.inner_tag) {
         (None, _) => 0,
-        (Some(tag), None) if tag.tpid == wire::EtherType::VLAN || tag.vid() == 0 => tag.vid(),
+        (Some(tag), None) if tag.tpid == EtherType::VLAN || tag.vid() == 0 => tag.vid(),
         _ => return Err(DropReason::UnknownVlan),
     };
     Ok(Link {

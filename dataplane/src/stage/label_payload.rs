@@ -41,17 +41,10 @@ pub(super) fn take_out(
     context: &Context<'_, '_>,
 ) -> Result<(), DropReason> {
     let packet = frame.bytes().get(end..).unwrap_or_default();
-    let is_ipv6 = match packet.first().map(|first| first >> 4) {
-        Some(4) => false,
-        Some(6) => true,
-        _ => return Err(DropReason::LabelPayload),
+    let (packet_bytes, is_ipv6) = match classify::usual_v4(packet) {
+        Some(packet_bytes) => (packet_bytes, false),
+        None => measure(packet)?,
     };
-    // Behind it may be what fills a short Ethernet frame.
-    let packet_bytes = classify::measure(packet, is_ipv6)?;
-    classify::forwardable(packet, is_ipv6)?;
-    if is_martian(packet, is_ipv6) {
-        return Err(DropReason::MartianSource);
-    }
     if !frame.shrink_front(end) {
         return Err(DropReason::LabelStackTruncated);
     }
@@ -70,6 +63,21 @@ pub(super) fn take_out(
         pass_class(frame.bytes_mut(), is_ipv6, popped, context);
     }
     Ok(())
+}
+
+/// The length of an IP packet that may go on, and whether it is IPv6. Behind it may be what fills a short Ethernet frame.
+fn measure(packet: &[u8]) -> Result<(usize, bool), DropReason> {
+    let is_ipv6 = match packet.first().map(|first| first >> 4) {
+        Some(4) => false,
+        Some(6) => true,
+        _ => return Err(DropReason::LabelPayload),
+    };
+    let packet_bytes = classify::measure(packet, is_ipv6)?;
+    classify::forwardable(packet, is_ipv6)?;
+    if is_martian(packet, is_ipv6) {
+        return Err(DropReason::MartianSource);
+    }
+    Ok((packet_bytes, is_ipv6))
 }
 
 fn is_martian(packet: &[u8], is_ipv6: bool) -> bool {

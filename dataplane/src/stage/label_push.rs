@@ -15,6 +15,7 @@ use crate::xsk::Frame;
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     let mut pushed = 0;
+    let mut before = way::Before::default();
     for slot in Slots::of(batch.take(Next::Impose)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
@@ -29,7 +30,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             continue;
         }
         let pushed_bytes = hop.pushed_bytes();
-        if let Some(mtu_bytes) = way::mtu_bytes(hop.adjacency, context) {
+        if let Some(mtu_bytes) = before.mtu_bytes(hop.adjacency, context) {
             let fitting_bytes = mtu_bytes.saturating_sub(pushed_bytes as u16);
             if frame.len() > usize::from(fitting_bytes) {
                 if meta.flags.has(Flags::OUTER) {

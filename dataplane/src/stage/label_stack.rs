@@ -188,14 +188,34 @@ impl Replacement<'_> {
 
 /// Puts the labels of a hop before an IP packet, whose TTL was taken and whose class has become a TC.
 pub(super) fn push(frame: &mut Frame<'_>, hop: &LabelHop, ttl: u8, class: u8) -> Result<(), DropReason> {
-    let hash = hop
-        .entropy_beneath
-        .map(|_| Tuple::parse(frame.bytes()).map_or(0, |tuple| tuple.hash()));
     let ttl = match hop.ttl {
         TtlModel::Uniform => ttl,
         TtlModel::Pipe(ttl) => ttl,
     };
-    Entries::new(hop, (ttl, class), (ttl, class), true, hash).write(frame)
+    if hop.entropy_beneath.is_some() {
+        let hash = Tuple::parse(frame.bytes()).map_or(0, |tuple| tuple.hash());
+        return Entries::new(hop, (ttl, class), (ttl, class), true, Some(hash)).write(frame);
+    }
+    let front = frame
+        .grow_front(hop.pushed_bytes())
+        .ok_or(DropReason::NoHeadroom)?;
+    let entry = Lse {
+        label: Label::IPV4_EXPLICIT_NULL,
+        traffic_class: class,
+        bottom: false,
+        ttl,
+    };
+    for (place, label) in front.as_chunks_mut::<LSE_BYTES>().0.iter_mut().zip(hop.labels()) {
+        *place = Lse {
+            label: *label,
+            ..entry
+        }
+        .to_bytes();
+    }
+    if let Some([_, _, bottom, _]) = front.last_chunk_mut::<LSE_BYTES>() {
+        *bottom |= 1;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -61,11 +61,12 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         }
     }
     let mut handled = Handled::default();
+    let mut before = way::Before::default();
     for slot in Slots::of(slots) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        match forward(frame, meta, context, &mut handled) {
+        match forward(frame, meta, context, &mut handled, &mut before) {
             Ok(next) => batch.send(slot, next),
             Err(Stop::Drop(reason)) => batch.discard(slot, reason),
             Err(Stop::Refuse(reason, error)) => batch.refuse(slot, reason, error),
@@ -120,6 +121,7 @@ fn forward(
     meta: &mut Meta,
     context: &Context<'_, '_>,
     handled: &mut Handled,
+    before: &mut way::Before,
 ) -> Result<Next, Stop> {
     let end = stack_bytes(frame.bytes())?;
     let mut at = 0;
@@ -181,7 +183,7 @@ fn forward(
         };
         match action {
             LabelAction::Swap(label, link) if label != Label::IMPLICIT_NULL => {
-                fits(frame.len() - at, end - at, link, context)?;
+                fits(frame.len() - at, end - at, before.mtu_bytes(link, context))?;
                 count(frame);
                 handled.swapped += 1;
                 let swapped = Lse {
@@ -219,7 +221,11 @@ fn forward(
                 above = popped.ttl;
             }
             LabelAction::Swap(_, adjacency) => {
-                fits(frame.len() - beneath, end - beneath, adjacency, context)?;
+                fits(
+                    frame.len() - beneath,
+                    end - beneath,
+                    before.mtu_bytes(adjacency, context),
+                )?;
                 count(frame);
                 handled.popped += 1;
                 return uncover(frame, meta, beneath, end, adjacency, &popped, context);
@@ -233,7 +239,11 @@ fn forward(
                 };
                 let hop = context.view.hop(adjacency).ok_or(DropReason::NoRoute)?;
                 if hop.labels().is_empty() {
-                    fits(frame.len() - beneath, end - beneath, hop.adjacency, context)?;
+                    fits(
+                        frame.len() - beneath,
+                        end - beneath,
+                        before.mtu_bytes(hop.adjacency, context),
+                    )?;
                     count(frame);
                     handled.popped += 1;
                     return uncover(frame, meta, beneath, end, hop.adjacency, &popped, context);
@@ -249,8 +259,7 @@ fn forward(
                 fits(
                     frame.len() - beneath + pushed_bytes,
                     end - beneath + pushed_bytes,
-                    hop.adjacency,
-                    context,
+                    before.mtu_bytes(hop.adjacency, context),
                 )?;
                 count(frame);
                 handled.swapped += 1;
@@ -293,15 +302,10 @@ impl Popped {
     }
 }
 
-/// Whether a packet of that many bytes, of which some are labels, may go that way.
+/// Whether a packet of that many bytes, of which some are labels, may go a way of this MTU.
 #[inline(always)]
-fn fits(
-    packet_bytes: usize,
-    label_bytes: usize,
-    adjacency: AdjacencyIndex,
-    context: &Context<'_, '_>,
-) -> Result<(), Stop> {
-    match way::mtu_bytes(adjacency, context) {
+fn fits(packet_bytes: usize, label_bytes: usize, mtu_bytes: Option<u16>) -> Result<(), Stop> {
+    match mtu_bytes {
         Some(mtu_bytes) if packet_bytes > usize::from(mtu_bytes) => {
             Err(Stop::TooBig(mtu_bytes.saturating_sub(label_bytes as u16)))
         }
