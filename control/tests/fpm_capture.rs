@@ -4,6 +4,10 @@
 //! 10.0.12.2 is the P router: start, labels, the loss of the link beyond the P router and its return, two
 //! static routes and the removal of one. In the one capture next hops stand in the routes, in the other they are objects
 //! (`fpm use-next-hop-groups`).
+//!
+//! A third one is of a router with three neighbours and routes over groups of them: static routes over two next hops, over two
+//! and then three labelled ones, and of IPv6; the loss of the link to the first neighbour and its return; the removal of the
+//! third labelled next hop, and of everything.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -15,6 +19,8 @@ use southbound::{Label, LabelStack};
 
 const INLINE: &[u8] = include_bytes!("../fuzz/seeds/fpm/zebra-inline.fpm");
 const NEXT_HOPS: &[u8] = include_bytes!("../fuzz/seeds/fpm/zebra-next-hops.fpm");
+
+const GROUPS: &[u8] = include_bytes!("../fuzz/seeds/fpm/zebra-groups.fpm");
 
 const VRF_RED: u32 = 1010;
 
@@ -236,6 +242,126 @@ fn frames(mut stream: &[u8]) -> Vec<&[u8]> {
         stream = rest;
     }
     found
+}
+
+#[test]
+fn next_hop_groups_follow_their_members() {
+    let captured = frames(GROUPS);
+    let mut model = Model::new(Limits::default());
+    model.begin_session();
+    let (mut receiver, mut statistics) = (Receiver::default(), Statistics::default());
+    let plain = |neighbours: &[u8]| ways_by(neighbours, &[&[], &[], &[]]);
+    let labelled = |neighbours: &[u8]| ways_by(neighbours, &[&[17, 80], &[18, 80], &[19, 80]]);
+    // Frames of the capture, and which neighbours each route leads by after them.
+    for (count, v4, labels, v6) in [
+        (24, Some(plain(&[2, 3])), Some(labelled(&[2, 3])), None),
+        (31, Some(plain(&[2, 3])), Some(labelled(&[2, 3, 4])), Some(2)),
+        // The link is lost.
+        (38, Some(plain(&[3])), Some(labelled(&[3, 4])), Some(1)),
+        // It is back.
+        (50, Some(plain(&[2, 3])), Some(labelled(&[2, 3, 4])), Some(2)),
+        (51, Some(plain(&[2, 3])), Some(labelled(&[2, 3])), Some(2)),
+        (54, None, None, None),
+    ] {
+        let before = usize::try_from(statistics.frames).unwrap();
+        for frame in &captured[before..count] {
+            receiver.receive(frame, &mut model, &mut statistics).unwrap();
+        }
+        let route = |prefix| model.route_target(&key(TABLE_MAIN, prefix));
+        assert_eq!(route("198.51.100.0/24"), v4.map(Resolved::Ways), "{count} frames");
+        assert_eq!(
+            route("203.0.113.0/24"),
+            labels.map(Resolved::Ways),
+            "{count} frames"
+        );
+        let ways_v6 = route("2001:db8:100::/48").map(|target| match target {
+            Resolved::Ways(ways) => ways.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(ways_v6, v6, "{count} frames");
+    }
+    assert_eq!((statistics.malformed, statistics.bad_labels), (0, 0));
+    assert_eq!(captured.len(), 54);
+}
+
+/// Ways by the neighbours 10.0.12.2, 10.0.13.2, 10.0.14.2 of the interfaces 2, 3, 4, each with its labels.
+fn ways_by(interfaces: &[u8], stacks: &[&[u32]; 3]) -> Vec<Way> {
+    interfaces
+        .iter()
+        .map(|number| {
+            let labels = stacks[usize::from(number - 2)];
+            let labels: Vec<_> = labels.iter().map(|value| label(*value)).collect();
+            Way {
+                interface: Some(u32::from(*number)),
+                gateway: Some(IpAddr::from([10, 0, 10 + number, 2])),
+                stack: LabelStack::new(&labels).unwrap(),
+                weight: 1,
+            }
+        })
+        .collect()
+}
+
+/// The deletion of a label says protocol 0, whoever bound it.
+#[test]
+fn a_label_is_unbound_whatever_protocol_the_deletion_names() {
+    let bodies: Vec<_> = frames(INLINE)
+        .into_iter()
+        .filter(|frame| frame[8..10] == [25, 0] && frame[20] == 28)
+        .collect();
+    assert!(
+        bodies.len() == 2 && bodies.iter().all(|frame| frame[25] == 0),
+        "{bodies:02x?}"
+    );
+    let mut model = model(INLINE);
+    let before = model.labels().count();
+    let mut statistics = Statistics::default();
+    for frame in bodies {
+        Receiver::default()
+            .receive(frame, &mut model, &mut statistics)
+            .unwrap();
+    }
+    assert_eq!(model.labels().count(), before - 2);
+}
+
+/// zebra fills frames under load: as many messages as a frame can hold, and frames as fast as they come.
+#[test]
+fn a_batch_of_a_hundred_thousand_routes_is_taken() {
+    let frame = frames(NEXT_HOPS)
+        .into_iter()
+        .rfind(|frame| frame.len() == 56 && frame[8..10] == [24, 0] && frame[20] == 2)
+        .unwrap();
+    let at = frame
+        .windows(4)
+        .position(|bytes| bytes[..3] == [198, 51, 100])
+        .unwrap();
+    let messages: Vec<u8> = (0..100_000u32)
+        .flat_map(|number| {
+            let mut frame = frame.to_vec();
+            frame[at..at + 4].copy_from_slice(&(0x0b00_0000 + (number << 8)).to_be_bytes());
+            frame.split_off(4)
+        })
+        .collect();
+    let message_bytes = frame.len() - 4;
+    let full_bytes = (usize::from(u16::MAX) - 4) / message_bytes * message_bytes;
+    let stream: Vec<u8> = messages
+        .chunks(full_bytes)
+        .flat_map(|body| {
+            let length = u16::try_from(body.len() + 4).unwrap().to_be_bytes();
+            [&[1, 1], &length[..], body].concat()
+        })
+        .collect();
+    let mut model = model(NEXT_HOPS);
+    let before = model.routes().count();
+    let mut receiver = Receiver::default();
+    let mut statistics = Statistics::default();
+    for piece in stream.chunks(64 * 1024) {
+        receiver.receive(piece, &mut model, &mut statistics).unwrap();
+    }
+    assert_eq!((statistics.messages, statistics.malformed), (100_000, 0));
+    assert!(statistics.frames < 100);
+    assert_eq!(model.routes().count(), before + 100_000);
+    let last = model.route_target(&key(TABLE_MAIN, "12.134.159.0/24"));
+    assert!(matches!(last, Some(Resolved::Ways(ways)) if ways.len() == 1));
 }
 
 proptest! {

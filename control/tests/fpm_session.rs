@@ -6,7 +6,7 @@
 mod stand;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,7 +28,7 @@ const CONFIGURATION: &str = r#"
 name = "pe1"
 [fpm]
 listen = "127.0.0.1:2620"
-stale_seconds = 4
+stale_seconds = STALE
 [[vrf]]
 name = "red"
 table = 1010
@@ -52,7 +52,7 @@ struct Pe {
 }
 
 impl Pe {
-    fn new() -> Self {
+    fn new(stale_seconds: u32) -> Self {
         let namespace = Namespace::new();
         namespace.ip("link add e12 index 2 type veth peer name e21 index 12");
         namespace.ip("link add red index 3 type bridge");
@@ -66,7 +66,8 @@ impl Pe {
         namespace.ip("route add 203.0.113.0/24 via 10.0.12.7");
         let folder = std::env::temp_dir().join(format!("penstock-{}", namespace.name()));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("penstock.toml"), CONFIGURATION).unwrap();
+        let configuration = CONFIGURATION.replace("STALE", &stale_seconds.to_string());
+        fs::write(folder.join("penstock.toml"), configuration).unwrap();
         Self {
             folder,
             namespace,
@@ -93,6 +94,13 @@ impl Pe {
                 .spawn()
                 .unwrap(),
         );
+    }
+
+    /// As a crash would end it.
+    fn kill(&mut self) {
+        let mut control = self.control.take().unwrap();
+        control.kill().unwrap();
+        control.wait().unwrap();
     }
 
     /// A connection of zebra's place, in the namespace.
@@ -129,9 +137,8 @@ impl Pe {
 
 impl Drop for Pe {
     fn drop(&mut self) {
-        if let Some(mut control) = self.control.take() {
-            let _ = control.kill();
-            let _ = control.wait();
+        if self.control.is_some() {
+            self.kill();
         }
         if std::thread::panicking() {
             let log = fs::read_to_string(self.folder.join("control.log"));
@@ -173,19 +180,27 @@ fn by_p(port: PortId, labels: &[u32]) -> Nhlfe {
     )
 }
 
+fn core_port(dataplane: &RecordingDataplane) -> PortId {
+    let core = dataplane.find(|update| match update {
+        Update::PutPort(port) if port.interface == "e12" => Some(port.id),
+        _ => None,
+    });
+    core[0]
+}
+
+/// Whether the dataplane has the labelled part of what the capture tells.
+fn has_labels(dataplane: &RecordingDataplane, core: PortId) -> bool {
+    route(dataplane, RED, "10.50.3.0/24") == Some(vec![NextHop::Labelled(by_p(core, &[17, 80]))])
+        && label(dataplane, 80) == Some(LabelOperation::PopAndLookup(RED))
+}
+
 #[test]
 fn what_zebra_tells_reaches_the_dataplane_and_outlives_its_session_for_the_stale_timer() {
-    let mut pe = Pe::new();
+    let mut pe = Pe::new(4);
     let dataplane = RecordingDataplane::start(&pe.folder.join("dataplane.sock"), 1);
     pe.start();
     wait_for("the first synchronisation", || dataplane.syncs() == 1);
-    let core = dataplane
-        .find(|update| match update {
-            Update::PutPort(port) if port.interface == "e12" => Some(port.id),
-            _ => None,
-        })
-        .pop()
-        .unwrap();
+    let core = core_port(&dataplane);
     let kernel_route = Some(vec![NextHop::Port {
         port: core,
         gateway: Some("10.0.12.7".parse().unwrap()),
@@ -198,8 +213,7 @@ fn what_zebra_tells_reaches_the_dataplane_and_outlives_its_session_for_the_stale
     assert_eq!(route(&dataplane, VrfId::MAIN, "10.50.1.0/24"), None);
 
     let told = |dataplane: &RecordingDataplane| {
-        route(dataplane, RED, "10.50.3.0/24") == Some(vec![NextHop::Labelled(by_p(core, &[17, 80]))])
-            && label(dataplane, 80) == Some(LabelOperation::PopAndLookup(RED))
+        has_labels(dataplane, core)
             && route(dataplane, VrfId::MAIN, "203.0.113.0/24") == Some(vec![NextHop::Blackhole])
     };
     let mut zebra = pe.zebra();
@@ -248,4 +262,72 @@ fn what_zebra_tells_reaches_the_dataplane_and_outlives_its_session_for_the_stale
         route(&dataplane, VrfId::MAIN, "203.0.113.0/24") == kernel_route
     });
     assert_eq!(label(&dataplane, 17), Some(LabelOperation::Discard));
+}
+
+#[test]
+fn fault_77_a_new_control_process_adopts_what_frr_told_the_one_before() {
+    let mut pe = Pe::new(6);
+    let dataplane = RecordingDataplane::start(&pe.folder.join("dataplane.sock"), 1);
+    pe.start();
+    wait_for("the first synchronisation", || dataplane.syncs() == 1);
+    let core = core_port(&dataplane);
+    let mut zebra = pe.zebra();
+    zebra.write_all(CAPTURE).unwrap();
+    wait_for("what zebra told", || has_labels(&dataplane, core));
+
+    // The process goes, and zebra's connection with it; the next one has only the dataplane to ask.
+    pe.kill();
+    drop(zebra);
+    pe.start();
+    wait_for("the second synchronisation", || dataplane.syncs() == 2);
+    assert!(has_labels(&dataplane, core), "{:?}", dataplane.holds());
+    assert_eq!(
+        label(&dataplane, 17),
+        Some(LabelOperation::Discard),
+        "the configuration's is not FRR's"
+    );
+
+    // zebra tells it anew in time: nothing goes with the stale timer.
+    let mut zebra = pe.zebra();
+    zebra.write_all(CAPTURE).unwrap();
+    wait_for("the stale timer", || {
+        assert!(has_labels(&dataplane, core));
+        pe.show("fpm")[0]["stale_seconds_left"].is_null()
+    });
+    assert!(has_labels(&dataplane, core));
+
+    // It does not: what was adopted goes with the timer, and the configuration's stays.
+    pe.kill();
+    drop(zebra);
+    pe.start();
+    wait_for("the third synchronisation", || dataplane.syncs() == 3);
+    assert!(has_labels(&dataplane, core), "{:?}", dataplane.holds());
+    wait_for("the stale timer", || {
+        route(&dataplane, RED, "10.50.3.0/24").is_none() && label(&dataplane, 80).is_none()
+    });
+    assert_eq!(label(&dataplane, 17), Some(LabelOperation::Discard));
+}
+
+/// A connection that zebra gave up, unknown to us, must not keep its next one out; so the newest counts.
+#[test]
+fn a_second_connection_takes_the_place_of_the_first() {
+    let mut pe = Pe::new(60);
+    let dataplane = RecordingDataplane::start(&pe.folder.join("dataplane.sock"), 1);
+    pe.start();
+    wait_for("the first synchronisation", || dataplane.syncs() == 1);
+    let core = core_port(&dataplane);
+    let mut first = pe.zebra();
+    first.write_all(CAPTURE).unwrap();
+    wait_for("what zebra told", || has_labels(&dataplane, core));
+    let second = pe.zebra();
+    wait_for("the second session", || pe.show("fpm")[0]["sessions"] == 2);
+    first
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    assert_eq!(first.read(&mut [0; 8]).unwrap(), 0, "the first is closed");
+    let shown = pe.show("fpm").pop().unwrap();
+    assert_eq!(shown["peer"], second.local_addr().unwrap().to_string());
+    assert_eq!(shown["last_fault"], "another session took its place");
+    assert!(shown["stale"].as_u64() > Some(0));
+    assert!(has_labels(&dataplane, core), "the first one's word stays for now");
 }

@@ -262,6 +262,11 @@ fn status(query: Query, update: &Update) -> Option<Status> {
             next_hops: route.next_hops.clone(),
             weights: route.weights.clone(),
         })),
+        (Query::Labels, Update::PutIlm(ilm)) => Some(Status::Label(southbound::LabelStatus {
+            ilm: ilm.clone(),
+            packets: 0,
+            bytes: 0,
+        })),
         (Query::Policies, Update::PutPolicy(policy)) => Some(Status::Policy(PolicyStatus {
             policy: policy.clone(),
         })),
