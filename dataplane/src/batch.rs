@@ -52,6 +52,8 @@ pub enum Next {
     Entunnel,
     /// Fits, has an SA: to be sealed.
     Encap,
+    /// The same, but wider than its path: every IPv6 link carries it, so it is cut once it is sealed.
+    EncapWide,
     /// Where `meta.adjacency` leads, out of a port.
     Egress,
     /// Must wait: for the neighbour of `meta.adjacency`, or the SA of the tunnel `meta.into`.
@@ -86,6 +88,7 @@ impl Next {
         Self::Midchain,
         Self::Entunnel,
         Self::Encap,
+        Self::EncapWide,
         Self::Egress,
         Self::Hold,
         Self::Error,
@@ -112,6 +115,7 @@ impl Next {
             Self::Midchain => "midchain",
             Self::Entunnel => "entunnel",
             Self::Encap => "encap",
+            Self::EncapWide => "encap_wide",
             Self::Egress => "egress",
             Self::Hold => "hold",
             Self::Error => "error",

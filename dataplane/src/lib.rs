@@ -65,6 +65,7 @@ pub mod bell;
 pub mod config;
 pub mod counters;
 pub mod fragment;
+pub mod fragment_v6;
 pub mod handle;
 pub mod handoff;
 pub mod hold;

@@ -53,6 +53,43 @@ fn fault_58_ipv6_of_1280_bytes_passes_a_path_of_1300() {
 }
 
 #[test]
+fn fault_58_ipv6_of_1280_bytes_passes_an_ipv6_path_of_1280() {
+    for in_udp in [false, true] {
+        let gcm = Transform::new(Encryption::AesGcm128, None).unwrap();
+        let mut pair = Pair::new(gcm, Mode::Tunnel, true, in_udp, true);
+        pair.one.set_mtu(WAN, 1280);
+        let inner = Ip::udp("fd01::5", "fd02::5", 1280);
+        for turn in 1..=2u64 {
+            let pieces = pair.one.pass(LAN, &inner.bytes());
+            assert_eq!(pieces.len(), 2, "{:?}", pair.one.drops());
+            assert!(pieces.iter().all(|piece| piece.len() <= 1280 && piece[6] == 44));
+            pieces.iter().rev().for_each(|piece| pair.two.deliver(WAN, piece));
+            pair.two.turn();
+            let expected = Ip {
+                hops: inner.hops - 2,
+                ..inner.clone()
+            };
+            assert_eq!(
+                pair.two.collect(LAN),
+                [expected.bytes()],
+                "{:?}",
+                pair.two.drops()
+            );
+            assert_eq!(pair.one.count(WorkerCounter::Fragmented), turn);
+        }
+        // What fits goes whole.
+        let narrow = pair.one.pass(LAN, &Ip::udp("fd01::5", "fd02::5", 1190).bytes());
+        assert_eq!((narrow.len(), narrow[0][6] == 44), (1, false));
+        // One byte more is the sender's to cut.
+        pair.one
+            .deliver(LAN, &Ip::udp("fd01::5", "fd02::5", 1281).bytes());
+        pair.one.turn();
+        let errors = pair.one.collect(LAN);
+        assert_eq!(errors[0][44..48], 1280u32.to_be_bytes());
+    }
+}
+
+#[test]
 fn where_df_is_always_set_nothing_is_cut_outside() {
     let mut pair = pair();
     pair.one.apply(Update::PutTunnel(southbound::TunnelSpec {

@@ -1,6 +1,6 @@
 //! ESP out: take sequence numbers as runs, lay the packets out, seal the batch.
 //!
-//! In: [`Next::Encap`]: a packet that fits its tunnel `meta.into`, which has an SA. Out, as an outer packet with its way
+//! In: [`Next::Encap`], [`Next::EncapWide`]: a packet that may enter its tunnel `meta.into`, which has an SA. Out, as an outer packet with its way
 //! decided by the tunnel's egress: [`Next::Egress`].
 //!
 //! ```text
@@ -14,8 +14,8 @@ use arrayvec::ArrayVec;
 use esp_aead::{SealJob, Verdict};
 use southbound::{DropReason, Encapsulation, Event, Mode, WorkerCounter};
 
-use super::Context;
 use super::esp_layout::{self, TunnelLayout};
+use super::{Context, fit};
 use crate::batch::{BATCH_PACKETS, Batch, Exits, Flags, Meta, Next, Slots};
 use crate::sa::{OutboundSa, Run, Tunnel};
 use crate::xsk::Frame;
@@ -29,7 +29,8 @@ struct Group<'w> {
 
 /// Runs the stage.
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
-    let slots = batch.take(Next::Encap);
+    let wide = batch.take(Next::EncapWide);
+    let slots = batch.take(Next::Encap) | wide;
     if slots == 0 {
         return;
     }
@@ -38,6 +39,23 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         for (_, frame, meta) in batch.packets_mut(summed).0 {
             let is_ipv6 = meta.flags.has(Flags::IPV6);
             esp_layout::write_udp_checksum(frame.bytes_mut(), usize::from(meta.upper_bytes), is_ipv6);
+        }
+    }
+    if wide != 0 {
+        cut(batch, wide, context);
+    }
+}
+
+/// Cuts what was sealed of `wide` to what its tunnel's path takes.
+#[cold]
+fn cut<'u>(batch: &mut Batch<'u>, wide: u64, context: &mut Context<'_, 'u>) {
+    let leaving = batch.take(Next::Egress);
+    batch.send_all(leaving & !wide, Next::Egress);
+    for slot in Slots::of(leaving & wide) {
+        let tunnel = batch.meta(slot).into.and_then(|index| context.view.tunnel(index));
+        match tunnel.map(|tunnel| tunnel.outer_mtu_bytes(context.now_seconds())) {
+            Some(mtu_bytes) => fit::shrink_outer(batch, slot, mtu_bytes, Next::Egress, context),
+            None => batch.discard(slot, DropReason::NoOutboundSa),
         }
     }
 }

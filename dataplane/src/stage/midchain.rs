@@ -1,7 +1,7 @@
 //! Midchain: may this packet enter its tunnel, and does it fit?
 //!
-//! In: [`Next::Midchain`]: a packet with its tunnel in `meta.into`. Out: [`Next::Encap`], or [`Next::Entunnel`] where
-//! it gets another header first; [`Next::Hold`] where the tunnel
+//! In: [`Next::Midchain`]: a packet with its tunnel in `meta.into`. Out: [`Next::Encap`], or [`Next::EncapWide`] where it is
+//! cut afterwards, or [`Next::Entunnel`] where it gets another header first; [`Next::Hold`] where the tunnel
 //! has no SA yet; [`Next::Error`] where it is too big and must not be fragmented. What is too big and may be, is: before
 //! it is sealed, so that the other gateway reassembles nothing (RFC 4301 section 8.2, RFC 4459 section 3.1).
 
@@ -77,7 +77,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
                 // It was held against the tunnel's MTU where its labels were decided.
                 batch.discard(slot, DropReason::TooBig);
             } else if open.takes_minimum(meta, frame.len()) {
-                batch.send(slot, Next::Encap);
+                batch.send(slot, open.wide_edge());
             } else {
                 too_big(batch, slot, open, context);
             }
@@ -150,18 +150,25 @@ fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>
 }
 
 impl Open<'_> {
-    /// Whether this is IPv6 of a size that a tunnel must carry however narrow its path is: outside it is IPv4, which can be
-    /// cut. (Over IPv6 it is not: such a path has room for 1280 bytes of outer packet.)
+    /// Whether this is IPv6 of a size that a tunnel must carry however narrow its path is (RFC 2473 section 7.1).
     fn takes_minimum(&self, meta: &Meta, packet_bytes: usize) -> bool {
-        packet_bytes <= usize::from(IPV6_MINIMUM_BYTES) && self.least_mtu_bytes(meta) != 0
+        packet_bytes <= usize::from(self.least_mtu_bytes(meta))
     }
 
-    /// The MTU that senders can rely on, whatever the path says.
+    /// Where such a packet goes: an outer IPv4 header lets routers cut it, an IPv6 one does not.
+    fn wide_edge(&self) -> Next {
+        if self.tunnel.remote.is_ipv6() {
+            Next::EncapWide
+        } else {
+            Next::Encap
+        }
+    }
+
+    /// The MTU that senders can rely on, whatever the path says; 0 where they cannot.
     fn least_mtu_bytes(&self, meta: &Meta) -> u16 {
         let tunnel = self.tunnel;
         let is_cut_outside = tunnel.mode == Mode::Tunnel
             && tunnel.encapsulation == Encapsulation::Esp
-            && tunnel.remote.is_ipv4()
             && tunnel.df != DfPolicy::Set;
         if is_cut_outside && meta.flags.has(Flags::IPV6) {
             IPV6_MINIMUM_BYTES
