@@ -33,10 +33,11 @@ test: ## every test, as root; fails where one fails
 	scripts/packages build test
 	cargo test --workspace
 
-test-vm: test-vlan ## in virtual machines without KVM: zero-copy on igb and virtio NICs, VLANs; caches 0.8 GB in /var/tmp
-	scripts/packages build demo vm
+test-vm: test-vlan ## in virtual machines without KVM: VLANs, VRFs, zero-copy on igb and virtio NICs; caches 0.8 GB in /var/tmp
+	scripts/packages build demo machine vm
 	bench/vm/prepare
-	cargo test --workspace --test vm --no-run
+	cargo test --workspace --test vm --test kernel_vrf --no-run
+	cargo test --workspace --test kernel_vrf
 	timeout --foreground 1800 cargo test --workspace --test vm -- --test-threads 1
 
 # Runs test programs in a virtual machine of Debian's kernel.
@@ -81,7 +82,7 @@ lint: ## format, clippy, documentation, dependency rules
 	scripts/packages build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --test vm --test vlan -- -D warnings
+	cargo clippy --workspace --test vm --test vlan --test kernel_vrf -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 

@@ -7,9 +7,9 @@ use southbound::{
     WorkerCounter, XdpMode,
 };
 
-use crate::config::Gateway;
+use crate::config::{Gateway, Port};
 use crate::install::Installer;
-use crate::plane::{Object, WorkerBlock};
+use crate::plane::{Desired, Object, WorkerBlock};
 
 /// Knows the names.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Reporter<'a> {
     pub gateway: &'a Gateway,
     /// Numbers and refusals.
     pub installer: &'a Installer,
+    /// Where the kernel's VRF devices have ports.
+    pub desired: &'a Desired,
 }
 
 impl Reporter<'_> {
@@ -78,7 +80,7 @@ impl Reporter<'_> {
                         PortRole::Internet => "internet",
                         PortRole::Trunk => "trunk",
                     }),
-                    "vrf": configured.map(|port| self.vrf(port.vrf)),
+                    "vrf": configured.map(|port| self.vrf(self.port_vrf(port))),
                     "state": match port.phase {
                         PortPhase::Absent => "absent",
                         PortPhase::LinkDown => "down",
@@ -150,7 +152,7 @@ impl Reporter<'_> {
             Status::Vrf(vrf) => json!({
                 "vrf": self.vrf_name(vrf),
                 "id": vrf.vrf.0,
-                "ports": self.gateway.ports.iter().filter(|port| port.vrf == vrf.vrf)
+                "ports": self.gateway.ports.iter().filter(|port| self.port_vrf(port) == vrf.vrf)
                     .map(|port| port.interface.as_str()).collect::<Vec<_>>(),
                 "routes_v4": vrf.routes_v4,
                 "routes_v6": vrf.routes_v6,
@@ -234,15 +236,21 @@ impl Reporter<'_> {
             .map_or_else(|| format!("#{}", id.0), str::to_owned)
     }
 
+    fn port_vrf(&self, port: &Port) -> VrfId {
+        let followed = self
+            .installer
+            .port_id(&port.interface)
+            .and_then(|id| self.desired.followed_vrf(id));
+        followed.unwrap_or(port.vrf)
+    }
+
     fn vrf(&self, vrf: VrfId) -> String {
         if vrf == VrfId::MAIN {
             return "main".into();
         }
-        self.gateway
-            .vrfs
-            .iter()
-            .find(|(_, id)| **id == vrf)
-            .map_or_else(|| format!("#{}", vrf.0), |(name, _)| name.clone())
+        self.desired
+            .vrf_name(vrf)
+            .map_or_else(|| format!("#{}", vrf.0), str::to_owned)
     }
 
     fn nhlfe(&self, nhlfe: &Nhlfe) -> String {

@@ -258,10 +258,7 @@ impl Daemon {
     }
 
     fn records(&self, records: &[Status]) -> Vec<Value> {
-        let reporter = Reporter {
-            gateway: &self.gateway,
-            installer: &self.installer,
-        };
+        let reporter = self.reporter();
         let blocks = match records.first() {
             Some(Status::Worker(_) | Status::Port(_)) => self.blocks().unwrap_or_default(),
             _ => Vec::new(),

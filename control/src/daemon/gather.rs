@@ -128,6 +128,7 @@ impl Daemon {
         Reporter {
             gateway: &self.gateway,
             installer: &self.installer,
+            desired: &self.desired,
         }
     }
 

@@ -16,7 +16,6 @@ pub(super) fn settings(gateway: &Gateway) -> Option<Settings> {
 /// What is taken over of what it says.
 pub(super) fn rules(gateway: &Gateway) -> Rules {
     Rules {
-        vrfs: gateway.vrfs.values().map(|vrf| vrf.0).collect(),
         leaks: gateway.imports.clone(),
         labels: gateway
             .labels

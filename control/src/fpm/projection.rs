@@ -15,8 +15,6 @@ use crate::plane::{Desired, Object};
 /// What of the configuration decides how routes and labels are taken over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// The tables that are VRFs; routes of others are passed over.
-    pub vrfs: BTreeSet<u32>,
     /// From which VRF (second) routes may lead into which (first) other.
     pub leaks: BTreeSet<(VrfId, VrfId)>,
     /// Labels that the configuration decides.
@@ -107,14 +105,13 @@ impl Projection {
     fn route(&mut self, key: RouteKey, model: &Model, mirror: &Mirror, desired: &mut Desired) {
         let vrf = match key.table {
             TABLE_MAIN => VrfId::MAIN,
-            table if self.rules.vrfs.contains(&table) => VrfId(table),
-            _ => return,
+            table => VrfId(table),
         };
         let name = (vrf, key.prefix);
         let is_ours = self.routes.contains(&name);
         let is_decided =
             mirror.is_configured(vrf, key.prefix) || (desired.is_claimed(vrf, key.prefix) && !is_ours);
-        let target = if is_decided {
+        let target = if is_decided || mirror.vrf(key.table) != Some(vrf) {
             None
         } else {
             model.route_target(&key)

@@ -173,6 +173,12 @@ impl Installer {
         self.ports.name(id.0)
     }
 
+    /// The number of a port.
+    #[must_use]
+    pub fn port_id(&self, interface: &str) -> Option<PortId> {
+        self.ports.find(interface).map(PortId)
+    }
+
     /// The number of a tunnel.
     #[must_use]
     pub fn tunnel_id(&self, name: &str) -> Option<TunnelId> {

@@ -173,6 +173,12 @@ impl Mirror {
         self.scope.interface_role(&self.tables, index)
     }
 
+    /// The VRF of a kernel table, where it is one.
+    #[must_use]
+    pub fn vrf(&self, table: u32) -> Option<VrfId> {
+        self.scope.vrf(&self.tables, table)
+    }
+
     /// Whether the configuration decides a route.
     #[must_use]
     pub fn is_configured(&self, vrf: VrfId, prefix: IpPrefix) -> bool {

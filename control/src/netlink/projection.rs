@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use southbound::{
-    IpPrefix, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, RouteSpec, Update, VrfId,
+    IpPrefix, LocalAddress, Neighbour, NeighbourState, NextHop, PortId, RouteSpec, Update, VrfId, VrfSpec,
 };
 
 use super::address::is_link_local_v6;
@@ -21,9 +21,9 @@ const MAX_NEXT_HOPS: usize = 16;
 /// What of the kernel's concerns us, from the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Ports by interface name, with the routing table of their packets.
+    /// Ports by interface name, with the routing table of their packets where the kernel has them in no VRF device.
     pub ports: BTreeMap<String, (PortId, VrfId)>,
-    /// The tables besides the main one that are VRFs, with their names.
+    /// The tables besides the main one that are VRFs, with their names; those of the kernel's VRF devices are so, too.
     pub vrfs: BTreeMap<u32, String>,
     /// The interface of the host's own traffic.
     pub tap: String,
@@ -46,19 +46,17 @@ pub enum InterfaceRole {
     Absent,
 }
 
-/// The table of the VRF device that an interface is enslaved to.
-fn kernel_vrf(tables: &Tables, link: &Link) -> Option<u32> {
-    tables.links.get(&link.master?)?.vrf_table
-}
-
 fn state(entry: Option<&neighbour::Neighbour>) -> Option<NeighbourState> {
     entry?.state
 }
 
 impl Scope {
-    /// The port that an interface is.
+    /// The port that an interface is, and the routing table of its packets: that of the VRF device which it is enslaved
+    /// to, or else the configured one.
     pub(super) fn port(&self, tables: &Tables, index: u32) -> Option<(PortId, VrfId)> {
-        self.ports.get(&tables.links.get(&index)?.name).copied()
+        let link = tables.links.get(&index)?;
+        let (port, configured) = *self.ports.get(&link.name)?;
+        Some((port, tables.vrf_of(link).map_or(configured, VrfId)))
     }
 
     /// The interface that a port is.
@@ -80,11 +78,37 @@ impl Scope {
     }
 
     /// The VRF of a kernel table.
-    fn vrf(&self, table: u32) -> Option<VrfId> {
+    pub(super) fn vrf(&self, tables: &Tables, table: u32) -> Option<VrfId> {
         match table {
             TABLE_MAIN | TABLE_LOCAL => Some(VrfId::MAIN),
-            table => self.vrfs.contains_key(&table).then_some(VrfId(table)),
+            table => {
+                let is_known = self.vrfs.contains_key(&table) || tables.vrf_devices.contains_key(&table);
+                is_known.then_some(VrfId(table))
+            }
         }
+    }
+
+    fn is_vrf(&self, tables: &Tables, vrf: VrfId) -> bool {
+        vrf == VrfId::MAIN || self.vrf(tables, vrf.0).is_some()
+    }
+
+    /// Wants the VRFs of the kernel's devices beside the configured ones, and ports where the kernel has them.
+    fn project_vrfs(&self, tables: &Tables, desired: &mut Desired) {
+        let is_gone = |object: &Object| matches!(object, Object::Vrf(vrf) if !self.is_vrf(tables, *vrf));
+        for object in desired.objects_where(is_gone) {
+            desired.remove(object);
+        }
+        for (table, name) in tables.vrfs().filter(|(table, _)| !self.vrfs.contains_key(table)) {
+            desired.put(Update::PutVrf(VrfSpec {
+                id: VrfId(table),
+                name: name.to_owned(),
+            }));
+        }
+        let enslaved = tables.links.values().filter_map(|link| {
+            let (port, _) = self.ports.get(&link.name)?;
+            Some((*port, VrfId(tables.vrf_of(link)?)))
+        });
+        desired.follow_vrfs(enslaved.collect());
     }
 
     /// Wants the local addresses that the kernel has, and no others.
@@ -94,13 +118,16 @@ impl Scope {
             let Some(link) = tables.links.get(&entry.index) else {
                 continue;
             };
-            let (vrf, port) = match self.ports.get(&link.name) {
-                Some((port, vrf)) => (Some(*vrf), Some(*port)),
+            let (vrf, port) = match self.port(tables, link.index) {
+                Some((port, vrf)) => (Some(vrf), Some(port)),
                 // Link-local addresses mean nothing away from their link.
                 None if is_link_local_v6(entry.address) => continue,
                 None => {
-                    let table = kernel_vrf(tables, link);
-                    (table.map_or(Some(VrfId::MAIN), |table| self.vrf(table)), None)
+                    let table = tables.vrf_of(link);
+                    (
+                        table.map_or(Some(VrfId::MAIN), |table| self.vrf(tables, table)),
+                        None,
+                    )
                 }
             };
             if let Some(vrf) = vrf {
@@ -145,7 +172,9 @@ impl Scope {
         desired: &mut Desired,
         (table, prefix): (u32, IpPrefix),
     ) {
-        let Some(vrf) = self.vrf(table) else { return };
+        let Some(vrf) = self.vrf(tables, table) else {
+            return;
+        };
         self.project_prefix(tables, desired, vrf, prefix);
         if vrf == VrfId::MAIN {
             for vrf in self.detached_vrfs(tables) {
@@ -180,6 +209,7 @@ impl Scope {
 
     /// Wants everything as the kernel has it, and nothing else.
     pub(super) fn project_all(&self, tables: &Tables, desired: &mut Desired) {
+        self.project_vrfs(tables, desired);
         self.project_addresses(tables, desired);
         for object in
             desired.objects_where(|object| matches!(object, Object::Neighbour(..) | Object::Route(..)))
@@ -191,7 +221,7 @@ impl Scope {
                 Object::Route(vrf, prefix) => {
                     self.configured.contains(&(vrf, prefix))
                         || desired.is_claimed(vrf, prefix)
-                        || self.next_hops(tables, vrf, prefix).is_some()
+                        || (self.is_vrf(tables, vrf) && self.next_hops(tables, vrf, prefix).is_some())
                 }
                 _ => true,
             };
@@ -227,25 +257,27 @@ impl Scope {
     /// Which VRF a route of the kernel's main table belongs to: where the kernel has no VRF devices, the
     /// routes of a customer's port stand there, and those of two customers may be of one prefix.
     fn main_table_vrf(&self, tables: &Tables, route: &Route) -> VrfId {
-        let mut vrfs = route
-            .hops
-            .iter()
-            .map(|hop| self.port(tables, hop.index).map_or(VrfId::MAIN, |(_, vrf)| vrf));
+        let mut vrfs = route.hops.iter().map(|hop| {
+            let link = tables.links.get(&hop.index);
+            link.and_then(|link| self.detached_vrf(tables, link))
+                .unwrap_or(VrfId::MAIN)
+        });
         match vrfs.next() {
             Some(first) if vrfs.all(|vrf| vrf == first) => first,
             _ => VrfId::MAIN,
         }
     }
 
-    /// The VRFs of ports that the kernel has in its main table.
+    /// The configured VRF of a port that the kernel has in its main table.
+    fn detached_vrf(&self, tables: &Tables, link: &Link) -> Option<VrfId> {
+        let (_, vrf) = self.ports.get(&link.name)?;
+        (tables.vrf_of(link).is_none() && *vrf != VrfId::MAIN).then_some(*vrf)
+    }
+
+    /// All of them.
     fn detached_vrfs(&self, tables: &Tables) -> BTreeSet<VrfId> {
-        tables
-            .links
-            .values()
-            .filter(|link| kernel_vrf(tables, link).is_none())
-            .filter_map(|link| Some(self.ports.get(&link.name)?.1))
-            .filter(|vrf| *vrf != VrfId::MAIN)
-            .collect()
+        let links = tables.links.values();
+        links.filter_map(|link| self.detached_vrf(tables, link)).collect()
     }
 
     /// What an interface is to the dataplane.
@@ -253,10 +285,10 @@ impl Scope {
         let Some(link) = tables.links.get(&index) else {
             return InterfaceRole::Absent;
         };
-        if let Some((port, vrf)) = self.ports.get(&link.name) {
-            return InterfaceRole::Port(*port, *vrf);
+        if let Some((port, vrf)) = self.port(tables, index) {
+            return InterfaceRole::Port(port, vrf);
         }
-        let by_table = link.vrf_table.and_then(|table| self.vrf(table));
+        let by_table = link.vrf_table.and_then(|table| self.vrf(tables, table));
         let by_name = self
             .vrfs
             .iter()

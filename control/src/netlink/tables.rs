@@ -22,6 +22,8 @@ pub(super) type RouteKey = (u32, IpPrefix);
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) links: BTreeMap<u32, Link>,
+    /// The VRF devices among them, by routing table.
+    pub(super) vrf_devices: BTreeMap<u32, u32>,
     pub(super) addresses: BTreeSet<Address>,
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     /// Entries of one prefix, in the order in which the kernel looks at them within one priority.
@@ -114,6 +116,10 @@ impl Tables {
 
     fn link(&mut self, link: Link) -> Change {
         let old = self.links.insert(link.index, link.clone());
+        self.forget_vrf_device(link.index);
+        if let Some(table) = link.vrf_table {
+            self.vrf_devices.insert(table, link.index);
+        }
         match old {
             Some(old) if old == link => Change::None,
             Some(old)
@@ -125,10 +131,27 @@ impl Tables {
         }
     }
 
+    fn forget_vrf_device(&mut self, index: u32) {
+        self.vrf_devices.retain(|_, device| *device != index);
+    }
+
+    /// The routing table of the VRF device that an interface is enslaved to.
+    pub(super) fn vrf_of(&self, link: &Link) -> Option<u32> {
+        self.links.get(&link.master?)?.vrf_table
+    }
+
+    /// The VRF devices: table and name.
+    pub(super) fn vrfs(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.vrf_devices
+            .iter()
+            .filter_map(|(table, index)| Some((*table, self.links.get(index)?.name.as_str())))
+    }
+
     fn link_gone(&mut self, index: u32) -> Change {
         if self.links.remove(&index).is_none() {
             return Change::None;
         }
+        self.forget_vrf_device(index);
         self.addresses.retain(|address| address.index != index);
         self.neighbours.retain(|(on, _), _| *on != index);
         for routes in self.routes.values_mut() {

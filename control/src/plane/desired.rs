@@ -21,6 +21,8 @@ pub struct Desired {
     vrfs: BTreeMap<VrfId, VrfSpec>,
     class_maps: BTreeMap<ClassMapId, ClassMapSpec>,
     ports: BTreeMap<PortId, PortSpec>,
+    /// Ports that the kernel has in a VRF device, which goes before their `PutPort`.
+    followed: BTreeMap<PortId, VrfId>,
     locals: BTreeMap<(VrfId, IpAddr), Option<PortId>>,
     locals_version: u64,
     neighbours: BTreeMap<(PortId, IpAddr), NeighbourState>,
@@ -128,6 +130,28 @@ impl Desired {
         changed
     }
 
+    /// Wants these ports in these VRFs, and all others in that of their `PutPort`.
+    pub fn follow_vrfs(&mut self, followed: BTreeMap<PortId, VrfId>) {
+        let before = std::mem::replace(&mut self.followed, followed);
+        for port in self.ports.keys() {
+            if before.get(port) != self.followed.get(port) {
+                self.changed.insert(Object::Port(*port));
+            }
+        }
+    }
+
+    /// The VRF that the kernel has a port in, where it has it in one.
+    #[must_use]
+    pub fn followed_vrf(&self, port: PortId) -> Option<VrfId> {
+        self.followed.get(&port).copied()
+    }
+
+    /// The name of a VRF.
+    #[must_use]
+    pub fn vrf_name(&self, vrf: VrfId) -> Option<&str> {
+        self.vrfs.get(&vrf).map(|spec| spec.name.as_str())
+    }
+
     /// Wants an SA to stay that the dataplane has and whose key is not known here.
     pub fn keep(&mut self, sa: SaRef) {
         if !self.sas.contains_key(&sa) && self.kept.insert(sa) {
@@ -210,7 +234,11 @@ impl Desired {
             Object::Vrf(id) => Update::PutVrf(self.vrfs.get(&id)?.clone()),
             Object::ClassMap(id) => Update::PutClassMap(self.class_maps.get(&id)?.clone()),
             Object::Label(space, label) => Update::PutIlm(self.labels.get(&(space, label))?.clone()),
-            Object::Port(id) => Update::PutPort(self.ports.get(&id)?.clone()),
+            Object::Port(id) => {
+                let mut port = self.ports.get(&id)?.clone();
+                port.vrf = self.followed.get(&id).copied().unwrap_or(port.vrf);
+                Update::PutPort(port)
+            }
             Object::LocalAddress(vrf, address) => Update::PutLocalAddress(LocalAddress {
                 vrf,
                 address,
