@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod certificates;
+mod first_contact;
+mod gateways;
 mod life;
 mod mobility;
 mod quantum;

@@ -3,9 +3,10 @@
 use bench::freeradius::FreeRadius;
 use bench::namespace::Namespace;
 use bench::pki::{KeyKind, Pki};
+use bench::process::wait_until;
 use bench::strongswan::{Files, StrongSwan};
 
-use crate::site::{Site, Terms, answers};
+use crate::site::{LIMIT, Site, Terms, answers};
 
 /// strongSwan on host B: gateway 2 is the NAT before it.
 struct Client {
@@ -58,7 +59,8 @@ start = "none"
 "#
     .into();
     let mut peer = terms.clone();
-    peer.peer = "local_addrs = %any\n remote_addrs = 198.51.100.1".into();
+    // Without MOBIKE, which would tell of a change that this client cannot even see.
+    peer.peer = "local_addrs = %any\n remote_addrs = 198.51.100.1\n mobike = no".into();
     peer.peer_children =
         "net { local_ts = 10.3.0.0/24\n remote_ts = 10.1.0.0/24\n esp_proposals = aes128gcm16 }".into();
     let client = start("swan-nat", &terms, &peer.files());
@@ -76,6 +78,28 @@ start = "none"
     let record = client.site.ike();
     assert_eq!(record["nat"], "there", "{record}");
     assert!(!record["remote"].as_str().unwrap().ends_with(":500"), "{record}");
+
+    // The NAT takes another address and knows no mapping any more: the client's packets alone tell.
+    let nat = &client.site.topology.gateway_2;
+    nat.sysctl("net.ipv4.conf.all.promote_secondaries", "1").unwrap();
+    nat.ip("addr add 198.51.100.22/24 dev wan").unwrap();
+    nat.ip("addr del 198.51.100.2/24 dev wan").unwrap();
+    assert!(
+        wait_until(LIMIT, || host.run("ping -c 1 -W 1 -I 10.3.0.1 10.1.0.10").is_ok()),
+        "{}",
+        client.site.logs()
+    );
+    client.site.wait_for("the client was not followed", |site| {
+        site.ike()["remote"]
+            .as_str()
+            .is_some_and(|remote| remote.starts_with("198.51.100.22:"))
+    });
+    let log = client.site.does(&["log"]);
+    assert_eq!(
+        log.matches("IKE SA up").count(),
+        1,
+        "it was negotiated anew\n{log}"
+    );
 }
 
 /// Penstock's terms for clients that authenticate by EAP, and a client's.
