@@ -11,12 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_queue::ArrayQueue;
 use nix::time::{ClockId, clock_gettime};
 use southbound::{
-    IpPrefix, MAX_SNAP_BYTES, TraceEnd, TraceFilter, TracePoint, TraceRecord, TraceSpec, TraceStep,
+    DropReason, IpPrefix, MAX_SNAP_BYTES, TraceEnd, TraceFilter, TracePoint, TraceRecord, TraceSpec,
+    TraceStep,
 };
+use wire::{EtherType, SliceCursor};
 use wire::ethernet::{HEADER_BYTES, TAG_BYTES};
 use wire::flow::{Tuple, UpperSelector};
+use wire::mpls::Stack;
 
-use crate::batch::{Batch, Ingress, Next, Slots};
+use crate::batch::{BATCH_PACKETS, Batch, Flags, Ingress, Meta, Next, Slots};
+use crate::sa::TunnelIndex;
 use crate::tables::View;
 
 /// Records on their way from one worker.
@@ -85,6 +89,34 @@ struct Draft {
     fits: bool,
     at: Option<Next>,
     steps: Vec<TraceStep>,
+    /// Why it goes no further, from the moment that this is known.
+    refused: Option<DropReason>,
+    out_of: Option<TunnelIndex>,
+    into: Option<TunnelIndex>,
+}
+
+impl Draft {
+    fn new(entry: TraceEnd) -> Self {
+        Self {
+            entry,
+            fits: false,
+            at: None,
+            steps: Vec::new(),
+            refused: None,
+            out_of: None,
+            into: None,
+        }
+    }
+
+    fn step(&mut self, stage: &str, next: &str, labels: Vec<u32>) {
+        if self.steps.len() < MAX_STEPS {
+            self.steps.push(TraceStep {
+                stage: stage.to_owned(),
+                next: next.to_owned(),
+                labels,
+            });
+        }
+    }
 }
 
 /// A worker's end of a [`Tracer`].
@@ -97,6 +129,8 @@ pub struct Recorder {
     left: u32,
     lost: u64,
     drafts: HashMap<usize, Draft>,
+    /// Those whose frame an ICMP error has taken over.
+    refused: Vec<Draft>,
 }
 
 impl Recorder {
@@ -111,6 +145,7 @@ impl Recorder {
             left: 0,
             lost: 0,
             drafts: HashMap::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -143,7 +178,7 @@ impl Recorder {
 
     /// Notes where every packet is now, and those that are new.
     fn look(&mut self, stage: &'static str, batch: &Batch<'_>) {
-        let mut edges = [None; crate::batch::BATCH_PACKETS];
+        let mut edges = [None; BATCH_PACKETS];
         for next in Next::ALL {
             for slot in Slots::of(batch.on(next)) {
                 edges[slot] = Some(next);
@@ -151,6 +186,16 @@ impl Recorder {
         }
         let snap_bytes = self.snap_bytes();
         for (slot, edge) in edges.iter().enumerate() {
+            // From the stage that answers it on, a refused packet's frame holds the answer.
+            if let (Some(draft), Some(next)) = (self.drafts.get_mut(&slot), edge)
+                && draft.at == Some(Next::Error)
+                && !matches!(next, Next::Error | Next::Drop)
+                && let Some(mut draft) = self.drafts.remove(&slot)
+            {
+                draft.at = Some(Next::Drop);
+                draft.step(stage, Next::Drop.name(), Vec::new());
+                self.refused.push(draft);
+            }
             if edge.is_some() && !self.drafts.contains_key(&slot) {
                 let point = match batch.meta(slot).ingress {
                     Ingress::Port(port) if *edge == Some(Next::Classify) => {
@@ -159,13 +204,8 @@ impl Recorder {
                     Ingress::Host if *edge == Some(Next::FromHost) => TracePoint::Host,
                     _ => TracePoint::Gateway,
                 };
-                let draft = Draft {
-                    entry: end(point, batch.bytes(slot), snap_bytes),
-                    fits: false,
-                    at: None,
-                    steps: Vec::new(),
-                };
-                self.drafts.insert(slot, draft);
+                let entry = end(point, batch.bytes(slot), snap_bytes);
+                self.drafts.insert(slot, Draft::new(entry));
             }
             let Some(draft) = self.drafts.get_mut(&slot) else {
                 continue;
@@ -173,31 +213,60 @@ impl Recorder {
             if draft.at == *edge {
                 continue;
             }
-            let next = match edge {
-                Some(Next::Drop | Next::Error) => batch.reason(slot).name().to_owned(),
-                Some(next) => next.name().to_owned(),
-                // Taken out of the batch: it waits, or is part of another packet now.
-                None => "waits or absorbed".to_owned(),
-            };
             draft.at = *edge;
-            if let (Some(spec), Some(next)) = (&self.spec, edge)
-                && !draft.fits
-            {
-                draft.fits = fits(&spec.filter, batch.bytes(slot), *next);
+            let Some(next) = *edge else {
+                // Taken out of the batch: it waits, or is part of another packet now.
+                draft.step(stage, "waits or absorbed", Vec::new());
+                continue;
+            };
+            let meta = batch.meta(slot);
+            (draft.out_of, draft.into) = (meta.out_of, meta.into);
+            let name = match next {
+                Next::Drop | Next::Error => draft.refused.get_or_insert(batch.reason(slot)).name(),
+                next => next.name(),
+            };
+            let (labels, packet) = open(batch.bytes(slot), meta, next);
+            if let (Some(spec), false) = (&self.spec, draft.fits) {
+                draft.fits = fits(&spec.filter, &labels, packet);
             }
-            if draft.steps.len() < MAX_STEPS {
-                draft.steps.push(TraceStep {
-                    stage: stage.to_owned(),
-                    next,
-                });
-            }
+            draft.step(stage, name, labels);
         }
+    }
+
+    /// Hands over what became of a packet. `false`: no more of them are wanted.
+    fn record(&mut self, spec: &TraceSpec, draft: Draft, at_ns: u64, exit: Option<TraceEnd>, view: &View<'_>) -> bool {
+        let is_dropped = draft.at == Some(Next::Drop);
+        if !draft.fits || spec.filter.drops_only && !is_dropped {
+            return true;
+        }
+        if self.left == 0 {
+            self.spec = None;
+            return false;
+        }
+        self.left -= 1;
+        let name = |index: Option<_>| index.and_then(|index| view.tunnel(index)).map(|tunnel| tunnel.id);
+        let record = TraceRecord {
+            worker: self.worker,
+            at_ns,
+            entry: draft.entry,
+            steps: draft.steps,
+            exit,
+            reason: draft.refused.filter(|_| is_dropped).map(|reason| reason.name().to_owned()),
+            out_of: name(draft.out_of),
+            into: name(draft.into),
+            lost: self.lost,
+        };
+        if self.shared.records.push(record).is_err() {
+            self.lost += 1;
+        }
+        true
     }
 }
 
 impl Observer for Recorder {
     fn begin(&mut self, batch: &Batch<'_>) {
         self.drafts.clear();
+        self.refused.clear();
         self.look("receive", batch);
     }
 
@@ -210,44 +279,23 @@ impl Observer for Recorder {
         let Some(spec) = self.spec.clone() else { return };
         let at_ns = realtime_ns();
         let snap_bytes = self.snap_bytes();
-        let mut slots: Vec<usize> = self.drafts.keys().copied().collect();
-        slots.sort_unstable();
-        for slot in slots {
+        for draft in std::mem::take(&mut self.refused) {
+            if !self.record(&spec, draft, at_ns, None, view) {
+                return;
+            }
+        }
+        for slot in 0..BATCH_PACKETS {
             let Some(draft) = self.drafts.remove(&slot) else {
                 continue;
             };
-            let is_dropped = draft.at == Some(Next::Drop);
-            if !draft.fits || spec.filter.drops_only && !is_dropped {
-                continue;
-            }
-            if self.left == 0 {
-                self.spec = None;
-                return;
-            }
-            self.left -= 1;
-            let meta = batch.meta(slot);
-            let name = |index: Option<_>| index.and_then(|index| view.tunnel(index)).map(|tunnel| tunnel.id);
-            let is_there = draft.at.is_some();
-            let record = TraceRecord {
-                worker: self.worker,
-                at_ns,
-                entry: draft.entry,
-                steps: draft.steps,
-                exit: match draft.at {
-                    Some(Next::Transmit) => {
-                        let point = TracePoint::Port(meta.egress.get() as u16);
-                        Some(end(point, batch.bytes(slot), snap_bytes))
-                    }
-                    Some(Next::Punt) => Some(end(TracePoint::Host, batch.bytes(slot), snap_bytes)),
-                    _ => None,
-                },
-                reason: is_dropped.then(|| batch.reason(slot).name().to_owned()),
-                out_of: name(meta.out_of.filter(|_| is_there)),
-                into: name(meta.into.filter(|_| is_there)),
-                lost: self.lost,
+            let point = match draft.at {
+                Some(Next::Transmit) => Some(TracePoint::Port(batch.meta(slot).egress.get() as u16)),
+                Some(Next::Punt) => Some(TracePoint::Host),
+                _ => None,
             };
-            if self.shared.records.push(record).is_err() {
-                self.lost += 1;
+            let exit = point.map(|point| end(point, batch.bytes(slot), snap_bytes));
+            if !self.record(&spec, draft, at_ns, exit, view) {
+                return;
             }
         }
     }
@@ -267,24 +315,47 @@ fn realtime_ns() -> u64 {
     })
 }
 
-/// The IP packet in a frame: behind its Ethernet header and tags.
-fn ip_packet(bytes: &[u8]) -> &[u8] {
-    let mut start_bytes = HEADER_BYTES;
-    while let Some([0x81, 0x00] | [0x88, 0xa8]) = bytes.get(start_bytes - 2..start_bytes) {
-        start_bytes += TAG_BYTES;
+/// A packet as it stands on an edge: the label stack that it begins with, and the packet beneath.
+fn open<'b>(bytes: &'b [u8], meta: &Meta, edge: Next) -> (Vec<u32>, &'b [u8]) {
+    let (is_labelled, packet) = match edge {
+        Next::Classify | Next::Transmit => {
+            let mut start_bytes = HEADER_BYTES;
+            while let Some([0x81, 0x00] | [0x88, 0xa8]) = bytes.get(start_bytes - 2..start_bytes) {
+                start_bytes += TAG_BYTES;
+            }
+            let ether_type = bytes.get(start_bytes - 2..start_bytes);
+            (
+                ether_type == Some(&EtherType::MPLS.0.to_be_bytes()),
+                bytes.get(start_bytes..).unwrap_or_default(),
+            )
+        }
+        _ => (meta.flags.has(Flags::LABELLED), bytes),
+    };
+    if !is_labelled {
+        return (Vec::new(), packet);
     }
-    bytes.get(start_bytes..).unwrap_or_default()
+    match Stack::parse(&mut SliceCursor::new(packet)) {
+        Ok(stack) => {
+            let entries = stack.entries().iter();
+            (
+                entries.map(|entry| u32::from_be_bytes(entry.to_bytes())).collect(),
+                packet.get(stack.stack_bytes()..).unwrap_or_default(),
+            )
+        }
+        Err(_) => (Vec::new(), &[]),
+    }
 }
 
-/// Whether a packet fits as it stands on an edge.
-fn fits(filter: &TraceFilter, bytes: &[u8], edge: Next) -> bool {
+/// Whether a packet under these labels fits.
+fn fits(filter: &TraceFilter, labels: &[u32], packet: &[u8]) -> bool {
+    if let Some(wanted) = filter.label
+        && !labels.iter().any(|entry| entry >> 12 == wanted)
+    {
+        return false;
+    }
     if filter.prefix.is_none() && filter.protocol.is_none() && filter.port.is_none() {
         return true;
     }
-    let packet = match edge {
-        Next::Classify | Next::Transmit => ip_packet(bytes),
-        _ => bytes,
-    };
     let Ok(tuple) = Tuple::parse(packet) else {
         return false;
     };

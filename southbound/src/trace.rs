@@ -17,6 +17,8 @@ pub struct TraceFilter {
     pub protocol: Option<u8>,
     /// Source or destination port.
     pub port: Option<u16>,
+    /// A label of its stack.
+    pub label: Option<u32>,
     /// Only packets that are dropped.
     pub drops_only: bool,
 }
@@ -61,6 +63,8 @@ pub struct TraceStep {
     pub stage: String,
     /// Where the packet went next.
     pub next: String,
+    /// The label stack that it went there under, top first, each entry as on the wire (RFC 3032 section 2.1).
+    pub labels: Vec<u32>,
 }
 
 /// A packet's way through one batch.

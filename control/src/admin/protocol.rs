@@ -152,6 +152,9 @@ pub enum Request {
         /// Source or destination port.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
+        /// A label of its stack.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<u32>,
         /// Only packets that are dropped.
         #[serde(default)]
         drops_only: bool,

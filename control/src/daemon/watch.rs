@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 use southbound::{
     DropReason, IpPrefix, MAX_SNAP_BYTES, Query, Status, ToDataplane, TraceEnd, TraceFilter, TracePoint,
-    TraceRecord, TraceSpec,
+    TraceRecord, TraceSpec, TraceStep,
 };
 use wire::flow::{Tuple, UpperSelector};
+use wire::mpls::Stack;
+use wire::{EtherType, Lse, SliceCursor};
 
 use super::answers::Purpose;
 use super::supervisor::Daemon;
@@ -36,6 +38,7 @@ pub(super) struct Wish {
     pub(super) prefix: Option<String>,
     pub(super) protocol: Option<u8>,
     pub(super) port: Option<u16>,
+    pub(super) label: Option<u32>,
     pub(super) drops_only: bool,
     pub(super) packets: u32,
     pub(super) snap_bytes: u16,
@@ -105,6 +108,7 @@ impl Daemon {
                 prefix,
                 protocol: wish.protocol,
                 port: wish.port,
+                label: wish.label,
                 drops_only: wish.drops_only,
             },
             packets,
@@ -118,6 +122,8 @@ impl Daemon {
             );
             return;
         }
+        // So that the client knows from when on.
+        let _ = replies.send(Frame::Records(Vec::new()));
         self.trace = Some(ActiveTrace {
             replies,
             left: packets,
@@ -185,7 +191,7 @@ impl Daemon {
             "time": time::text(record.at_ns),
             "at_ns": record.at_ns,
             "worker": record.worker,
-            "steps": record.steps.iter().map(|step| json!({"stage": step.stage, "next": step.next})).collect::<Vec<_>>(),
+            "steps": steps(&record.steps),
             "reason": reason,
             "help": help,
             "out_of": tunnel(record.out_of),
@@ -235,15 +241,83 @@ fn parse_prefix(text: &str) -> Result<IpPrefix, String> {
     }
 }
 
+/// The stages that work on labels.
+const LABEL_STAGES: [&str; 2] = ["mpls_forward", "label_push"];
+
+/// What each stage decided, with the label stack behind it and what was done to it.
+fn steps(steps: &[TraceStep]) -> Vec<Value> {
+    let mut before: &[u32] = &[];
+    let mut values = Vec::with_capacity(steps.len());
+    for step in steps {
+        let mut value = json!({ "stage": step.stage, "next": step.next });
+        if let Some(fields) = value.as_object_mut() {
+            if !step.labels.is_empty() {
+                fields.insert("labels".into(), step.labels.iter().map(|entry| lse(*entry)).collect());
+            }
+            if LABEL_STAGES.contains(&step.stage.as_str())
+                && let Some(operation) = label_operation(before, &step.labels)
+            {
+                fields.insert("operation".into(), operation.into());
+            }
+        }
+        values.push(value);
+        before = &step.labels;
+    }
+    values
+}
+
+fn lse(entry: u32) -> Value {
+    let entry = Lse::from_bytes(entry.to_be_bytes());
+    json!({ "label": entry.label.value(), "tc": entry.traffic_class, "ttl": entry.ttl })
+}
+
+/// What makes of one stack another (RFC 3031 section 3.10); `None` where the labels are the same.
+fn label_operation(before: &[u32], after: &[u32]) -> Option<String> {
+    let label = |entry: &u32| entry >> 12;
+    let kept = before
+        .iter()
+        .rev()
+        .zip(after.iter().rev())
+        .take_while(|(before, after)| label(before) == label(after))
+        .count();
+    let text = |entries: &[u32]| {
+        let labels: Vec<_> = entries.iter().map(|entry| label(entry).to_string()).collect();
+        labels.join(" ")
+    };
+    let gone = before.get(..before.len() - kept).unwrap_or_default();
+    let new = after.get(..after.len() - kept).unwrap_or_default();
+    match (gone, new) {
+        ([], []) => None,
+        ([], new) => Some(format!("push {}", text(new))),
+        (gone, []) => Some(format!("pop {}", text(gone))),
+        (gone, [above @ .., swapped]) => {
+            let swap = format!("swap {} by {}", text(gone), text(&[*swapped]));
+            Some(match above {
+                [] => swap,
+                above => format!("{swap}, push {}", text(above)),
+            })
+        }
+    }
+}
+
 /// A line about a packet, from its first bytes.
 fn describe(end: &TraceEnd) -> String {
     let mut bytes = end.bytes.as_slice();
+    let mut labels = String::new();
     if matches!(end.point, TracePoint::Port(_)) {
         let mut start = 14;
         while let Some([0x81, 0x00] | [0x88, 0xa8]) = bytes.get(start - 2..start) {
             start += 4;
         }
+        let ether_type = bytes.get(start - 2..start);
+        let is_labelled = ether_type == Some(&EtherType::MPLS.0.to_be_bytes());
         bytes = bytes.get(start..).unwrap_or_default();
+        if is_labelled && let Ok(stack) = Stack::parse(&mut SliceCursor::new(bytes)) {
+            for entry in stack.entries() {
+                labels.push_str(&format!("label {} ttl {} ", entry.label, entry.ttl));
+            }
+            bytes = bytes.get(stack.stack_bytes()..).unwrap_or_default();
+        }
     }
     // The length that the header tells is beyond what was kept: only addresses and ports are wanted.
     let mut padded = bytes.to_vec();
@@ -256,10 +330,10 @@ fn describe(end: &TraceEnd) -> String {
                 _ => String::new(),
             };
             format!(
-                "{} > {} protocol {}{ports}",
+                "{labels}{} > {} protocol {}{ports}",
                 tuple.source, tuple.destination, tuple.protocol.0
             )
         }
-        Err(_) => "no IP packet".to_owned(),
+        Err(_) => format!("{labels}no IP packet"),
     }
 }

@@ -14,6 +14,7 @@ use dataplane::handoff::Handoff;
 use dataplane::sa::PathReport;
 use dataplane::tables::{Limits, PortLink, Tables, Writer};
 use dataplane::tap::Tap;
+use dataplane::trace::Tracer;
 use dataplane::worker::{Command, Parts, Report, Worker};
 use dataplane::xsk::memory::{self, MemoryKernel};
 use dataplane::xsk::{QueueId, RingSizes};
@@ -50,6 +51,7 @@ pub struct Gateway {
     /// The host's end of the TAP.
     pub host: UnixDatagram,
     pub handoff: Arc<Handoff>,
+    pub tracer: Arc<Tracer>,
     pub now_ns: u64,
     kernels: BTreeMap<u32, MemoryKernel<'static>>,
     pub commands: Sender<Command<'static>>,
@@ -75,6 +77,7 @@ impl Gateway {
         let events = Arc::new(ArrayQueue::new(64));
         let paths = Arc::new(ArrayQueue::new(8));
         let handoff = Arc::new(Handoff::new(2));
+        let tracer: Arc<Tracer> = Arc::default();
         let parts = Parts {
             reader: writer.tables().reader_of(0),
             counters: WorkerCounters::detached(),
@@ -84,7 +87,7 @@ impl Gateway {
             reports: reporting,
             bell: Bell::new().unwrap(),
             tap: Some(Arc::new(Tap::over(OwnedFd::from(tap)))),
-            tracer: std::sync::Arc::default(),
+            tracer: Arc::clone(&tracer),
             reads_tap: true,
             idle: Idle::Spin,
             busy_poll: None,
@@ -99,6 +102,7 @@ impl Gateway {
             paths,
             host,
             handoff,
+            tracer,
             now_ns: START_NS,
             kernels: BTreeMap::new(),
             commands,

@@ -21,6 +21,9 @@ pub(crate) struct Filter {
     /// Source or destination port
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// A label of its MPLS stack, at any point of its way
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=0xf_ffff))]
+    pub(crate) label: Option<u32>,
     /// Only packets that are dropped
     #[arg(long)]
     pub(crate) drops: bool,
@@ -32,6 +35,7 @@ impl Filter {
             prefix: self.host.clone(),
             protocol: self.protocol,
             port: self.port,
+            label: self.label,
             drops_only: self.drops,
             packets,
             snap_bytes,
@@ -56,7 +60,7 @@ fn protocol(text: &str) -> Result<u8, String> {
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  penstock trace --host 10.2.0.10 --count 5\n  penstock trace --drops\n  \
-                        penstock trace --protocol esp --json=lines"
+                        penstock trace --label 500\n  penstock trace --protocol esp --json=lines"
 )]
 pub(crate) struct Trace {
     #[command(flatten)]
@@ -86,6 +90,10 @@ pub(crate) fn follow(
     client.wait_without_limit()?;
     loop {
         match client.frame()? {
+            // The first one says that the dataplane has been told.
+            Frame::Records(records) if records.is_empty() => {
+                eprintln!("penstock: following packets, until interrupted");
+            }
             Frame::Records(records) => {
                 if !records.iter().all(&mut take) {
                     return Ok((ExitCode::Done, None));
@@ -94,6 +102,24 @@ pub(crate) fn follow(
             Frame::End { code, message } => return Ok((code, message)),
         }
     }
+}
+
+/// What a step did to the label stack, and how that stands now.
+fn labels(step: &Value) -> String {
+    let mut text = String::new();
+    if let Some(operation) = step["operation"].as_str() {
+        text = format!(": {operation}");
+    }
+    let entries: Vec<_> = step["labels"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|entry| format!("{} (tc {}, ttl {})", entry["label"], entry["tc"], entry["ttl"]))
+        .collect();
+    if !entries.is_empty() {
+        text.push_str(&format!("; labels {}", entries.join(", ")));
+    }
+    text
 }
 
 fn print(record: &Value, format: Option<Format>) -> io::Result<()> {
@@ -116,9 +142,10 @@ fn print(record: &Value, format: Option<Format>) -> io::Result<()> {
     for step in record["steps"].as_array().into_iter().flatten() {
         writeln!(
             out,
-            "    {:<14} -> {}",
+            "    {:<14} -> {}{}",
             step["stage"].as_str().unwrap_or_default(),
-            step["next"].as_str().unwrap_or_default()
+            step["next"].as_str().unwrap_or_default(),
+            labels(step)
         )?;
     }
     for (label, field) in [("out of tunnel", "out_of"), ("into tunnel", "into")] {
