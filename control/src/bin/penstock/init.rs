@@ -26,7 +26,7 @@ pub(crate) struct Init {
     /// The gateway's name
     #[arg(long)]
     name: Option<String>,
-    /// A new file
+    /// A new file, or one that has nothing but comments, as the package brings it
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     out: PathBuf,
     /// The folder that stands for `/`
@@ -60,7 +60,7 @@ impl Init {
             if let Some(folder) = self.out.parent() {
                 fs::create_dir_all(folder).map_err(|error| error.to_string())?;
             }
-            secret_file::create_public(&self.out, &text).map_err(|error| error.to_string())
+            write(&self.out, &text).map_err(|error| error.to_string())
         });
         match outcome {
             Ok(()) => {
@@ -111,6 +111,16 @@ impl Init {
             return Err(format!("{lan} cannot be both sides"));
         }
         Ok((name, lan, wan))
+    }
+}
+
+/// Writes a new file, or over one that says nothing yet, whose owner and mode stay.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let says_nothing = |before: String| before.parse::<toml::Table>().is_ok_and(|table| table.is_empty());
+    if fs::read_to_string(path).is_ok_and(says_nothing) {
+        fs::write(path, text)
+    } else {
+        secret_file::create_public(path, text)
     }
 }
 
