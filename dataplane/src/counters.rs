@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use southbound::{CounterLayout, DropReason, PortCounter, WorkerCounter};
+use southbound::{CounterLayout, DropReason, Histogram, PortCounter, WorkerCounter};
 
 use crate::tables::PortSlot;
 
@@ -153,6 +153,15 @@ impl WorkerCounters {
     #[inline]
     pub fn add(&self, counter: WorkerCounter, count: u64) {
         self.bump(CounterLayout::worker_cell(counter), count);
+    }
+
+    /// Observes `value`, `count` times.
+    #[inline]
+    pub fn observe(&self, histogram: Histogram, value: u64, count: u64) {
+        let class = histogram.class(value);
+        self.bump(CounterLayout::histogram_cell(histogram, class), count);
+        let sum = value.wrapping_mul(count);
+        self.bump(CounterLayout::histogram_sum_cell(histogram), sum);
     }
 
     /// Sets a level.

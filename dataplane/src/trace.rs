@@ -14,10 +14,10 @@ use southbound::{
     DropReason, IpPrefix, MAX_SNAP_BYTES, TraceEnd, TraceFilter, TracePoint, TraceRecord, TraceSpec,
     TraceStep,
 };
-use wire::{EtherType, SliceCursor};
 use wire::ethernet::{HEADER_BYTES, TAG_BYTES};
 use wire::flow::{Tuple, UpperSelector};
 use wire::mpls::Stack;
+use wire::{EtherType, SliceCursor};
 
 use crate::batch::{BATCH_PACKETS, Batch, Flags, Ingress, Meta, Next, Slots};
 use crate::sa::TunnelIndex;
@@ -234,7 +234,14 @@ impl Recorder {
     }
 
     /// Hands over what became of a packet. `false`: no more of them are wanted.
-    fn record(&mut self, spec: &TraceSpec, draft: Draft, at_ns: u64, exit: Option<TraceEnd>, view: &View<'_>) -> bool {
+    fn record(
+        &mut self,
+        spec: &TraceSpec,
+        draft: Draft,
+        at_ns: u64,
+        exit: Option<TraceEnd>,
+        view: &View<'_>,
+    ) -> bool {
         let is_dropped = draft.at == Some(Next::Drop);
         if !draft.fits || spec.filter.drops_only && !is_dropped {
             return true;
@@ -251,7 +258,10 @@ impl Recorder {
             entry: draft.entry,
             steps: draft.steps,
             exit,
-            reason: draft.refused.filter(|_| is_dropped).map(|reason| reason.name().to_owned()),
+            reason: draft
+                .refused
+                .filter(|_| is_dropped)
+                .map(|reason| reason.name().to_owned()),
             out_of: name(draft.out_of),
             into: name(draft.into),
             lost: self.lost,
@@ -338,7 +348,9 @@ fn open<'b>(bytes: &'b [u8], meta: &Meta, edge: Next) -> (Vec<u32>, &'b [u8]) {
         Ok(stack) => {
             let entries = stack.entries().iter();
             (
-                entries.map(|entry| u32::from_be_bytes(entry.to_bytes())).collect(),
+                entries
+                    .map(|entry| u32::from_be_bytes(entry.to_bytes()))
+                    .collect(),
                 packet.get(stack.stack_bytes()..).unwrap_or_default(),
             )
         }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_queue::ArrayQueue;
 use nix::time::{ClockId, clock_gettime};
-use southbound::{DropReason, Event, PORT_SLOTS, PortCounter, WorkerCounter};
+use southbound::{DropReason, Event, Histogram, PORT_SLOTS, PortCounter, WorkerCounter};
 
 use crate::batch::{BATCH_PACKETS, Batch, Ingress, Meta, Next, Slots};
 use crate::bell::Bell;
@@ -292,7 +292,10 @@ impl<'u> Worker<'u> {
             self.parts.counters.add(WorkerCounter::PollsEmpty, 1);
         } else {
             let busy_ns = self::now_ns().saturating_sub(now_ns);
-            self.parts.counters.add(WorkerCounter::BusyNanoseconds, busy_ns);
+            let counters = &self.parts.counters;
+            counters.add(WorkerCounter::BusyNanoseconds, busy_ns);
+            counters.observe(Histogram::RoundPackets, packets as u64, 1);
+            counters.observe(Histogram::LatencyNanoseconds, busy_ns, packets as u64);
         }
         packets != 0
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!  0        64                    each worker's block, a multiple of 128 bytes
 //!  +--------+----------------------------------------------------------------+ ...
-//!  | header | WorkerCounter.. | DropReason.. | PORT_SLOTS x PortCounter..     |
+//!  | header | WorkerCounter.. | Histogram.. | DropReason.. | PORT_SLOTS x PortCounter.. |
 //!  +--------+----------------------------------------------------------------+ ...
 //! ```
 //!
@@ -17,7 +17,7 @@ use crate::DropReason;
 pub const COUNTERS_MAGIC: u64 = u64::from_be_bytes(*b"PENSTOCK");
 
 /// Second cell: changes with every change of a counter's place.
-pub const COUNTERS_VERSION: u64 = 2;
+pub const COUNTERS_VERSION: u64 = 3;
 
 /// Ports, VLANs included: each has counters of its own in each worker's block, by its slot, 0 to 255.
 pub const PORT_SLOTS: usize = 256;
@@ -152,6 +152,59 @@ counters! {
     }
 }
 
+/// What a worker keeps a distribution of: cells by class, then the sum of what was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Histogram {
+    /// Packets of a round that found any.
+    RoundPackets,
+    /// Nanoseconds of the round that a packet was worked on in, from before the first was taken off a receive ring to
+    /// after the last was given to a transmit ring; each packet counts.
+    LatencyNanoseconds,
+}
+
+impl Histogram {
+    /// Classes of each, the last without a bound.
+    pub const CLASSES: usize = 16;
+
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::RoundPackets, Self::LatencyNanoseconds];
+
+    const CELLS: usize = Self::CLASSES + 1;
+
+    /// The bound of a class, which it includes: powers of two, from 1 packet, from 1000 ns; `None` for the last class.
+    #[must_use]
+    pub const fn bound(self, class: usize) -> Option<u64> {
+        if class + 1 >= Self::CLASSES {
+            return None;
+        }
+        Some(self.unit() << class)
+    }
+
+    /// The class of a value.
+    #[inline]
+    #[must_use]
+    pub const fn class(self, value: u64) -> usize {
+        let units = value.div_ceil(self.unit());
+        let class = match units {
+            0 | 1 => 0,
+            more => (u64::BITS - (more - 1).leading_zeros()) as usize,
+        };
+        if class < Self::CLASSES {
+            class
+        } else {
+            Self::CLASSES - 1
+        }
+    }
+
+    const fn unit(self) -> u64 {
+        match self {
+            Self::RoundPackets => 1,
+            Self::LatencyNanoseconds => 1000,
+        }
+    }
+}
+
 /// Where each cell lies in a segment of a given number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterLayout {
@@ -159,7 +212,8 @@ pub struct CounterLayout {
 }
 
 impl CounterLayout {
-    const DROP_CELL: usize = WorkerCounter::COUNT;
+    const HISTOGRAM_CELL: usize = WorkerCounter::COUNT;
+    const DROP_CELL: usize = Self::HISTOGRAM_CELL + Histogram::ALL.len() * Histogram::CELLS;
     const PORT_CELL: usize = Self::DROP_CELL + DropReason::COUNT;
     const BLOCK_CELLS: usize = Self::PORT_CELL + PORT_SLOTS * PortCounter::COUNT;
 
@@ -205,6 +259,18 @@ impl CounterLayout {
         counter as usize
     }
 
+    /// Cell of a class of a histogram within a block; `class` is below [`Histogram::CLASSES`].
+    #[must_use]
+    pub const fn histogram_cell(histogram: Histogram, class: usize) -> usize {
+        Self::HISTOGRAM_CELL + histogram as usize * Histogram::CELLS + class
+    }
+
+    /// Cell of the sum of what a histogram observed.
+    #[must_use]
+    pub const fn histogram_sum_cell(histogram: Histogram) -> usize {
+        Self::histogram_cell(histogram, Histogram::CLASSES)
+    }
+
     /// Cell of a drop reason within a block.
     #[must_use]
     pub const fn drop_cell(reason: DropReason) -> usize {
@@ -235,6 +301,9 @@ mod tests {
                     .iter()
                     .map(|reason| CounterLayout::drop_cell(*reason)),
             )
+            .chain(Histogram::ALL.into_iter().flat_map(|histogram| {
+                (0..=Histogram::CLASSES).map(move |class| CounterLayout::histogram_cell(histogram, class))
+            }))
             .chain((0..PORT_SLOTS).flat_map(|slot| {
                 PortCounter::ALL
                     .iter()
@@ -243,6 +312,18 @@ mod tests {
         for cell in all {
             assert!(cell < CounterLayout::BLOCK_LENGTH);
             assert!(cells.insert(cell), "cell {cell} is used twice");
+        }
+    }
+
+    #[test]
+    fn a_value_is_in_the_class_whose_bounds_hold_it() {
+        for histogram in Histogram::ALL {
+            for value in (0..3000).chain([1 << 20, (1 << 20) + 1, u64::MAX]) {
+                let class = histogram.class(value);
+                assert!(histogram.bound(class).is_none_or(|bound| value <= bound));
+                let below = class.checked_sub(1).and_then(|class| histogram.bound(class));
+                assert!(below.is_none_or(|bound| value > bound), "{histogram:?} {value}");
+            }
         }
     }
 

@@ -54,7 +54,8 @@ pub use address::{IpPrefix, LocalAddress, Neighbour, NeighbourState, PrefixLengt
 pub use algorithm::{Encryption, Integrity, Transform, TransformError};
 pub use codec::{Channel, ChannelError, decode, encode};
 pub use counters::{
-    COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, MAX_WORKERS, PORT_SLOTS, PortCounter, WorkerCounter,
+    COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, Histogram, MAX_WORKERS, PORT_SLOTS, PortCounter,
+    WorkerCounter,
 };
 pub use drop_reason::{DropReason, Stage};
 pub use event::{Event, LifetimeKind};
@@ -73,8 +74,8 @@ pub use route::{NextHop, RouteSpec};
 pub use sa::{Lifetime, LifetimeLimit, Mode, ReplayWindow, ReplayWindowError, SaSpec, UdpEncapsulation};
 pub use selector::{Endpoint, ProtocolMatch, SelectorPair, ValueRange};
 pub use status::{
-    CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SaStatus, Status,
-    TunnelStatus, TunnelTotals, VlanStatus, WorkerStatus, XdpMode,
+    CopyMode, NeighbourStatus, PolicyStatus, PortPhase, PortStatus, Query, RouteStatus, SAD_CAPACITY,
+    SaStatus, Status, TunnelStatus, TunnelTotals, VlanStatus, WorkerStatus, XdpMode,
 };
 pub use trace::{MAX_SNAP_BYTES, TraceEnd, TraceFilter, TracePoint, TraceRecord, TraceSpec, TraceStep};
 pub use tunnel::{DfPolicy, DscpPolicy, EcnPolicy, Encapsulation, TtlPolicy, TunnelSpec};

@@ -9,6 +9,9 @@ use crate::{
     TunnelId, VrfId, VrfStatus,
 };
 
+/// SAs that a dataplane holds at most, of each direction.
+pub const SAD_CAPACITY: usize = 1 << 21;
+
 /// A question; the answer is a list of [`Status`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Query {
@@ -80,6 +83,8 @@ pub struct SaStatus {
     pub bytes: u64,
     /// Outbound: the last sequence number used. Inbound: the highest one accepted.
     pub sequence: u64,
+    /// Sequence numbers after it until the last that there is.
+    pub remaining_sequence: u64,
     /// Packets dropped as replayed or too old.
     pub replay_drops: u64,
     /// Packets whose ICV was wrong.

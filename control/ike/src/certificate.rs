@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder};
+use x509_cert::crl::CertificateList;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
@@ -26,6 +27,7 @@ pub struct Certificate {
     names: Vec<Identity>,
     /// How key ids name it (RFC 5280 section 4.2.1.2).
     key_id: Option<Vec<u8>>,
+    not_after: u64,
 }
 
 impl fmt::Debug for Certificate {
@@ -78,6 +80,7 @@ impl Certificate {
         Ok(Self {
             der: der.to_vec(),
             key_id,
+            not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
             subject: tbs.subject().to_der().map_err(|_| bad("subject"))?,
             public_key_info: info.to_der().map_err(|_| bad("key is not readable"))?,
             public_key,
@@ -89,6 +92,11 @@ impl Certificate {
     /// The certificate as it was given.
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// When it ends, in seconds of the epoch.
+    pub(crate) fn not_after(&self) -> u64 {
+        self.not_after
     }
 
     /// The subject as an identity.
@@ -142,6 +150,7 @@ pub struct Authority {
     /// How CERTREQ names it.
     pub key_hash: [u8; 20],
     subject: Vec<u8>,
+    not_after: u64,
 }
 
 impl fmt::Debug for Authority {
@@ -151,6 +160,11 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
+    /// When it ends, in seconds of the epoch.
+    pub(crate) fn not_after(&self) -> u64 {
+        self.not_after
+    }
+
     /// Its name in DER.
     pub(crate) fn subject(&self) -> &[u8] {
         &self.subject
@@ -167,6 +181,7 @@ impl Authority {
         Ok(Self {
             anchor,
             key_hash: key_hash(&certificate.public_key_info),
+            not_after: certificate.not_after,
             subject: certificate.subject,
         })
     }
@@ -174,11 +189,17 @@ impl Authority {
 
 /// A revocation list from a file or a peer.
 #[derive(Clone)]
-pub struct RevocationList(Arc<CertRevocationList<'static>>);
+pub struct RevocationList {
+    list: Arc<CertRevocationList<'static>>,
+    /// Whose it is, for people.
+    pub(crate) issuer: String,
+    /// When its next is to come, in seconds of the epoch, where it says so.
+    pub(crate) next_update: Option<u64>,
+}
 
 impl fmt::Debug for RevocationList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RevocationList")
+        write!(f, "RevocationList({})", self.issuer)
     }
 }
 
@@ -187,7 +208,14 @@ impl RevocationList {
     pub fn parse(der: &[u8]) -> Result<Self> {
         let list = webpki::OwnedCertRevocationList::from_der(der)
             .map_err(|e| Error::Local(format!("revocation list: {e}")))?;
-        Ok(Self(Arc::new(CertRevocationList::from(list))))
+        let parsed = <CertificateList>::from_der(der)
+            .map_err(|e| Error::Local(format!("revocation list: {e}")))?
+            .tbs_cert_list;
+        Ok(Self {
+            list: Arc::new(CertRevocationList::from(list)),
+            issuer: printable(&parsed.issuer),
+            next_update: parsed.next_update.map(|time| time.to_unix_duration().as_secs()),
+        })
     }
 }
 
@@ -220,7 +248,7 @@ pub(crate) fn verify_chain(
         .map(|der| CertificateDer::from(der.as_slice()))
         .collect();
     let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix_seconds));
-    let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| list.0.as_ref()).collect();
+    let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| list.list.as_ref()).collect();
     let mut outcome = Err(webpki::Error::UnknownIssuer);
     for usage in [
         KeyUsage::server_auth(),
@@ -293,9 +321,13 @@ pub(crate) fn name_from_text(text: &str) -> Option<Vec<u8>> {
 /// A DER distinguished name as text for logs; control characters never get through.
 pub(crate) fn display_name(der: &[u8]) -> String {
     match Name::from_der(der) {
-        Ok(name) => name.to_string().chars().filter(|c| !c.is_control()).collect(),
+        Ok(name) => printable(&name),
         Err(_) => format!("unreadable name of {} bytes", der.len()),
     }
+}
+
+fn printable(name: &Name) -> String {
+    name.to_string().chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]

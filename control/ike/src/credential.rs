@@ -1,11 +1,11 @@
 //! What proves identities: preshared keys, certificates with their private keys, authorities, EAP users, PPKs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use southbound::KeyMaterial;
 
-use crate::certificate::{Authority, Certificate, RevocationList};
+use crate::certificate::{Authority, Certificate, RevocationList, display_name};
 use crate::crypto::signature::SigningKey;
 use crate::error::{Error, Result};
 use crate::payload::id::Identity;
@@ -63,7 +63,46 @@ pub struct Credentials {
     ppks: HashMap<Vec<u8>, KeyMaterial>,
 }
 
+/// When something that proves identities ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// Whose: the name of a credential, or the subject of an authority.
+    pub name: String,
+    /// Of a revocation list: then its next is to come.
+    pub is_revocation_list: bool,
+    /// Seconds of the epoch.
+    pub unix_seconds: u64,
+}
+
 impl Credentials {
+    /// When our certificates, the authorities and their revocation lists end; each name once of either kind, with its
+    /// earliest end.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let mut ends: BTreeMap<(bool, String), u64> = BTreeMap::new();
+        let mut add = |is_list, name: String, seconds| {
+            let end = ends.entry((is_list, name)).or_insert(seconds);
+            *end = seconds.min(*end);
+        };
+        for (name, credential) in &self.own {
+            add(false, name.clone(), credential.certificate.not_after());
+        }
+        for authority in &self.authorities {
+            add(false, display_name(authority.subject()), authority.not_after());
+        }
+        for list in &self.revocation_lists {
+            if let Some(seconds) = list.next_update {
+                add(true, list.issuer.clone(), seconds);
+            }
+        }
+        ends.into_iter()
+            .map(|((is_revocation_list, name), unix_seconds)| Expiry {
+                name,
+                is_revocation_list,
+                unix_seconds,
+            })
+            .collect()
+    }
+
     /// An empty store.
     pub fn new() -> Self {
         Self::default()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use southbound::{TunnelId, Update};
 
+use crate::exchange_tally::ExchangeTallies;
 use crate::payload::id::Identity;
 use crate::payload::traffic_selector::TrafficSelector;
 
@@ -207,4 +208,28 @@ pub struct Counters {
     pub established: u64,
     /// Authentications that failed.
     pub authentication_failed: u64,
+    /// First requests, and others before authentication, with an unknown critical payload.
+    pub unknown_critical: u64,
+    /// Cookies returned that were not ours, or too old.
+    pub cookies_invalid: u64,
+    /// First requests that no connection is for.
+    pub no_connection: u64,
+    /// Messages whose unprotected answer the limit on such answers kept back.
+    pub rate_limited: u64,
+    /// Peers that were given up because they did not answer.
+    pub dpd_timeouts: u64,
+    /// Fragments sent, first transmissions only.
+    pub fragments_sent: u64,
+    /// Fragments received, their integrity verified.
+    pub fragments_received: u64,
+    /// IKE SAs renewed, by who asked: we, the peer.
+    pub ike_rekeys: [u64; 2],
+    /// Child SAs renewed, likewise.
+    pub child_rekeys: [u64; 2],
+    /// Renewals of an IKE SA that met one by the peer (RFC 7296 section 2.8.2).
+    pub ike_rekey_collisions: u64,
+    /// Renewals of a Child SA that met one by the peer (RFC 7296 section 2.8.1).
+    pub child_rekey_collisions: u64,
+    /// Exchanges by type and outcome.
+    pub exchanges: ExchangeTallies,
 }

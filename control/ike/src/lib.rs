@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod event;
 mod exchange;
+mod exchange_tally;
 mod fragment;
 mod ike_sa;
 mod keymat;
@@ -30,7 +31,7 @@ pub use config::{
     ChildConfig, Childless, Connection, EndpointConfig, Fragmentation, LocalAuth, Ppk, RekeyTime, RemoteAuth,
     RemoteId, Retransmission, StartAction, TsSide, UseLimit,
 };
-pub use credential::{Credential, Credentials};
+pub use credential::{Credential, Credentials, Expiry};
 pub use crypto::random::{Random, SystemRandom};
 pub use crypto::signature::{RsaScheme, SigningKey};
 #[cfg(any(test, feature = "testing"))]
@@ -38,6 +39,7 @@ pub use endpoint::Impaired;
 pub use endpoint::{Endpoint, IkeSummary};
 pub use error::{Error, Result};
 pub use event::{ChildSummary, Counters, EapAnswer, Event, SaId, Transmit};
+pub use exchange_tally::{DURATION_BOUNDS_MS, ExchangeFailure, ExchangeRole, ExchangeTallies, ExchangeTally};
 pub use payload::id::Identity;
 pub use payload::traffic_selector::TrafficSelector;
 pub use proposal::{EspProposal, IkeProposal};

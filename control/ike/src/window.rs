@@ -19,6 +19,7 @@ pub(crate) struct InFlight<X> {
     pub(crate) datagrams: Datagrams,
     pub(crate) exchange: X,
     sent: u32,
+    since: Instant,
     deadline: Instant,
 }
 
@@ -82,6 +83,7 @@ impl<X> Outbox<X> {
                 datagrams,
                 exchange,
                 sent: 1,
+                since: now,
                 deadline,
             },
         );
@@ -97,6 +99,11 @@ impl<X> Outbox<X> {
     /// Takes the request that an answer is for; `None` for an answer that was not awaited.
     pub(crate) fn complete(&mut self, id: u32) -> Option<X> {
         self.in_flight.remove(&id).map(|request| request.exchange)
+    }
+
+    /// When the request with that message ID was first sent; `None` where no answer is awaited.
+    pub(crate) fn asked_at(&self, id: u32) -> Option<Instant> {
+        self.in_flight.get(&id).map(|request| request.since)
     }
 
     pub(crate) fn awaits(&self, id: u32) -> bool {

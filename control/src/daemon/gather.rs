@@ -9,7 +9,7 @@ use super::answers::Purpose;
 use super::supervisor::Daemon;
 use crate::admin::{Reporter, tunnel_state};
 use crate::config::Tunnel;
-use crate::exporter::{MOST_SERIES, Scrape, Snapshot, TunnelRecord, Wanted};
+use crate::exporter::{IkeFigures, MOST_SERIES, Scrape, Snapshot, TunnelRecord, Wanted};
 
 /// Most requests that wait for the dataplane at once: others are told what is known without it.
 const MAX_GATHERINGS: usize = 32;
@@ -153,6 +153,7 @@ impl Daemon {
             blocks: self.blocks().unwrap_or_default(),
             ports: self.ports.values().cloned().collect(),
             workers: self.workers.clone(),
+            is_control_connected: self.link.as_ref().is_some_and(|link| link.welcome.is_some()),
             connections: self.connections,
             generation: self.link.as_ref().map_or(0, |link| link.session.generation()),
             tunnels_configured: self.gateway.tunnels.len() as u64,
@@ -177,7 +178,10 @@ impl Daemon {
                 .config_taken
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64()),
-            ike: self.ike.figures(&self.gateway.ike),
+            ike: IkeFigures {
+                expiries: self.gateway.credentials.expiries(),
+                ..self.ike.figures(&self.gateway.ike)
+            },
             ..snapshot
         }
     }

@@ -252,7 +252,10 @@ fn steps(steps: &[TraceStep]) -> Vec<Value> {
         let mut value = json!({ "stage": step.stage, "next": step.next });
         if let Some(fields) = value.as_object_mut() {
             if !step.labels.is_empty() {
-                fields.insert("labels".into(), step.labels.iter().map(|entry| lse(*entry)).collect());
+                fields.insert(
+                    "labels".into(),
+                    step.labels.iter().map(|entry| lse(*entry)).collect(),
+                );
             }
             if LABEL_STAGES.contains(&step.stage.as_str())
                 && let Some(operation) = label_operation(before, &step.labels)

@@ -63,7 +63,7 @@ pub(super) fn encode(families: &[MetricFamily], form: Form) -> Result<Vec<u8>, E
     Ok(out)
 }
 
-/// Counters and gauges: there are no others here.
+/// Counters, gauges and histograms: there are no others here.
 fn open_metrics(families: &[MetricFamily]) -> String {
     let mut out = String::new();
     for family in families {
@@ -74,7 +74,11 @@ fn open_metrics(families: &[MetricFamily]) -> String {
         } else {
             family.name()
         };
-        let kind = if is_counter { "counter" } else { "gauge" };
+        let kind = match family.get_field_type() {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "gauge",
+        };
         // Writing to a String cannot fail.
         let _ = write!(
             out,
@@ -82,11 +86,15 @@ fn open_metrics(families: &[MetricFamily]) -> String {
             escape(family.help())
         );
         for metric in family.get_metric() {
+            if kind == "histogram" {
+                histogram(&mut out, name, metric);
+                continue;
+            }
             out.push_str(name);
             if is_counter {
                 out.push_str("_total");
             }
-            labels(&mut out, metric);
+            labels(&mut out, metric, None);
             let value = if is_counter {
                 metric.get_counter().get_value()
             } else {
@@ -99,12 +107,40 @@ fn open_metrics(families: &[MetricFamily]) -> String {
     out
 }
 
-fn labels(out: &mut String, metric: &Metric) {
-    for (index, label) in metric.get_label().iter().enumerate() {
-        out.push(if index == 0 { '{' } else { ',' });
-        let _ = write!(out, "{}=\"{}\"", label.name(), escape(label.value()));
+fn histogram(out: &mut String, name: &str, metric: &Metric) {
+    let histogram = metric.get_histogram();
+    let bounded = histogram
+        .get_bucket()
+        .iter()
+        .map(|bucket| (bucket.upper_bound().to_string(), bucket.cumulative_count()));
+    for (bound, count) in bounded.chain([("+Inf".to_owned(), histogram.get_sample_count())]) {
+        let _ = write!(out, "{name}_bucket");
+        labels(out, metric, Some(&bound));
+        let _ = writeln!(out, " {count}");
     }
-    if !metric.get_label().is_empty() {
+    for (suffix, value) in [
+        ("sum", histogram.get_sample_sum()),
+        ("count", histogram.get_sample_count() as f64),
+    ] {
+        let _ = write!(out, "{name}_{suffix}");
+        labels(out, metric, None);
+        let _ = writeln!(out, " {value}");
+    }
+}
+
+/// The labels of a sample, that of a bucket's bound last.
+fn labels(out: &mut String, metric: &Metric, bound: Option<&str>) {
+    let names = metric
+        .get_label()
+        .iter()
+        .map(|label| (label.name(), label.value()));
+    let mut is_first = true;
+    for (name, value) in names.chain(bound.map(|bound| ("le", bound))) {
+        out.push(if is_first { '{' } else { ',' });
+        let _ = write!(out, "{name}=\"{}\"", escape(value));
+        is_first = false;
+    }
+    if !is_first {
         out.push('}');
     }
 }

@@ -1,19 +1,39 @@
 //! The registry of one scrape: every family has the prefix, and a help line.
 
+use std::cell::RefCell;
+
 use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{CounterVec, Error, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// The families of one scrape.
-pub(super) struct Families(Registry);
+pub(super) struct Families {
+    registry: Registry,
+    histograms: RefCell<Vec<MetricFamily>>,
+}
+
+/// A series of a histogram that was counted elsewhere.
+pub(super) struct Distribution {
+    /// The values of the family's labels.
+    pub(super) labels: Vec<String>,
+    /// Upper bounds of the classes, in the family's unit; the last class has none.
+    pub(super) bounds: Vec<f64>,
+    /// Observations in each class.
+    pub(super) counts: Vec<u64>,
+    /// The sum of what was observed.
+    pub(super) sum: f64,
+}
 
 impl Families {
     pub(super) fn new() -> Self {
-        Self(Registry::new())
+        Self {
+            registry: Registry::new(),
+            histograms: RefCell::default(),
+        }
     }
 
     fn add<T: Collector + Clone + 'static>(&self, family: T) -> Result<T, Error> {
-        self.0.register(Box::new(family.clone()))?;
+        self.registry.register(Box::new(family.clone()))?;
         Ok(family)
     }
 
@@ -59,15 +79,55 @@ impl Families {
         Ok(())
     }
 
+    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str], series: Vec<Distribution>) {
+        let mut family = MetricFamily::default();
+        family.set_name(format!("penstock_{name}"));
+        family.set_help(help.to_owned());
+        family.set_field_type(MetricType::HISTOGRAM);
+        family.set_metric(series.into_iter().map(|series| series.metric(labels)).collect());
+        self.histograms.borrow_mut().push(family);
+    }
+
     /// What every process tells of itself (`process_*`).
     pub(super) fn process(&self) -> Result<(), Error> {
-        self.0.register(Box::new(
+        self.registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))
     }
 
     pub(super) fn gather(&self) -> Vec<MetricFamily> {
-        self.0.gather()
+        let mut families = self.registry.gather();
+        families.extend(self.histograms.take());
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        families
+    }
+}
+
+impl Distribution {
+    fn metric(self, names: &[&str]) -> Metric {
+        let pair = |(name, value): (&&str, String)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value(value);
+            pair
+        };
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(self.bounds.len());
+        for (bound, observed) in self.bounds.iter().zip(&self.counts) {
+            count += *observed;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(count);
+            buckets.push(bucket);
+        }
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        // The class without a bound is the difference to the count.
+        histogram.set_sample_count(self.counts.iter().sum());
+        histogram.set_sample_sum(self.sum);
+        let mut metric = Metric::from_label(names.iter().zip(self.labels).map(pair).collect());
+        metric.set_histogram(histogram);
+        metric
     }
 }
 

@@ -1,9 +1,10 @@
 //! Families about the gateway as a whole.
 
+use ike::{DURATION_BOUNDS_MS, ExchangeFailure, ExchangeRole, ExchangeTallies};
 use prometheus::Error;
 use southbound::SaDirection;
 
-use super::families::{Families, level};
+use super::families::{Distribution, Families, level};
 use super::snapshot::{IkeFigures, Snapshot};
 
 const IKE_STATES: [&str; 5] = ["handshake", "established", "replaced", "deleting", "closed"];
@@ -63,6 +64,11 @@ fn dataplane(families: &Families, snapshot: &Snapshot) -> Result<(), Error> {
         snapshot.is_dataplane_up.into(),
     )?;
     families.gauge(
+        "control_connected",
+        "Whether the dataplane has greeted this control process: without one, nothing is renegotiated.",
+        snapshot.is_control_connected.into(),
+    )?;
+    families.gauge(
         "dataplane_generation",
         "The generation that the dataplane is told.",
         snapshot.generation,
@@ -85,6 +91,21 @@ fn tables(families: &Families, snapshot: &Snapshot) -> Result<(), Error> {
     for (direction, count) in ["in", "out"].iter().zip(snapshot.sa_counts) {
         entries.with_label_values(&[direction]).set(level(count));
     }
+    let capacity = families.gauges(
+        "sad_capacity",
+        "SAs that the dataplane holds at most.",
+        &["direction"],
+    )?;
+    for direction in ["in", "out"] {
+        capacity
+            .with_label_values(&[direction])
+            .set(level(southbound::SAD_CAPACITY as u64));
+    }
+    let remaining = families.seconds_gauges(
+        "sa_min_remaining_sequence",
+        "Sequence numbers left to the SA that has the fewest; no series without SAs.",
+        &["direction"],
+    )?;
     let sas = families.gauges(
         "child_sas",
         "SAs by direction and state.",
@@ -96,7 +117,11 @@ fn tables(families: &Families, snapshot: &Snapshot) -> Result<(), Error> {
             sas.with_label_values(&[name, state]);
         }
         oldest.with_label_values(&[name]);
-        for sa in snapshot.sas.iter().filter(|sa| sa.sa.direction == direction) {
+        let of_direction = || snapshot.sas.iter().filter(|sa| sa.sa.direction == direction);
+        if let Some(fewest) = of_direction().map(|sa| sa.remaining_sequence).min() {
+            remaining.with_label_values(&[name]).set(fewest as f64);
+        }
+        for sa in of_direction() {
             let state = if sa.expired {
                 "expired"
             } else if sa.selected || direction == SaDirection::Inbound {
@@ -176,6 +201,10 @@ pub(super) fn ike(families: &Families, ike: &IkeFigures) -> Result<(), Error> {
         ("half_open_limit", counters.half_open_refused),
         ("fragment_limit", counters.fragments_dropped),
         ("auth_failed", counters.authentication_failed),
+        ("unknown_critical", counters.unknown_critical),
+        ("cookie_invalid", counters.cookies_invalid),
+        ("no_config", counters.no_connection),
+        ("rate_limited", counters.rate_limited),
     ] {
         dropped.with_label_values(&[reason]).inc_by(count);
     }
@@ -205,17 +234,102 @@ pub(super) fn ike(families: &Families, ike: &IkeFigures) -> Result<(), Error> {
         "Negotiations that failed, whosever fault it was.",
         ike.failures,
     )?;
-    let rekeys = families.counters("ike_rekeys_total", "SAs that took over from another.", &["kind"])?;
-    for (kind, count) in ["ike", "child"].iter().zip(ike.rekeys) {
-        rekeys.with_label_values(&[kind]).inc_by(count);
+    let rekeys = families.counters(
+        "ike_rekeys_total",
+        "SAs that took over from another, by who asked.",
+        &["kind", "initiator"],
+    )?;
+    let collisions = families.counters(
+        "ike_rekey_collisions_total",
+        "Renewals of ours that met one by the peer.",
+        &["kind"],
+    )?;
+    for (kind, renewed, collided) in [
+        ("ike", counters.ike_rekeys, counters.ike_rekey_collisions),
+        ("child", counters.child_rekeys, counters.child_rekey_collisions),
+    ] {
+        for (initiator, count) in ["here", "peer"].iter().zip(renewed) {
+            rekeys.with_label_values(&[kind, *initiator]).inc_by(count);
+        }
+        collisions.with_label_values(&[kind]).inc_by(collided);
     }
+    families.counter(
+        "ike_dpd_timeouts_total",
+        "Peers that were given up because they did not answer.",
+        counters.dpd_timeouts,
+    )?;
+    let fragments = families.counters(
+        "ike_fragments_total",
+        "Fragments of IKE messages.",
+        &["direction"],
+    )?;
+    fragments
+        .with_label_values(&["in"])
+        .inc_by(counters.fragments_received);
+    fragments
+        .with_label_values(&["out"])
+        .inc_by(counters.fragments_sent);
+    families.gauge(
+        "ike_reassembly_bytes",
+        "Bytes of fragments that wait for the rest of their message.",
+        ike.reassembly_bytes,
+    )?;
+    exchanges(families, &counters.exchanges)?;
     let ends = families.seconds_gauges(
         "certificate_not_after_timestamp_seconds",
         "When a certificate of ours or of a trusted authority ends.",
         &["name"],
     )?;
-    for (name, seconds) in &ike.certificates {
-        ends.with_label_values(&[name]).set(*seconds);
+    let lists = families.seconds_gauges(
+        "crl_next_update_timestamp_seconds",
+        "When a revocation list is to be replaced by its next.",
+        &["name"],
+    )?;
+    for expiry in &ike.expiries {
+        let family = if expiry.is_revocation_list { &lists } else { &ends };
+        family
+            .with_label_values(&[&expiry.name])
+            .set(expiry.unix_seconds as f64);
     }
+    Ok(())
+}
+
+/// Families about exchanges.
+fn exchanges(families: &Families, tallies: &ExchangeTallies) -> Result<(), Error> {
+    let ended = families.counters(
+        "ike_exchanges_total",
+        "IKE exchanges that came to an end, failed ones too.",
+        &["exchange", "role"],
+    )?;
+    let failed = families.counters(
+        "ike_exchange_failures_total",
+        "IKE exchanges that failed.",
+        &["exchange", "role", "reason"],
+    )?;
+    let mut durations = Vec::new();
+    for (exchange, role, tally) in tallies.iter() {
+        ended
+            .with_label_values(&[exchange, role.name()])
+            .inc_by(tally.ended);
+        for reason in ExchangeFailure::ALL {
+            failed
+                .with_label_values(&[exchange, role.name(), reason.name()])
+                .inc_by(tally.failed(*reason));
+        }
+        if role == ExchangeRole::Initiator {
+            durations.push(Distribution {
+                labels: vec![exchange.to_owned()],
+                bounds: DURATION_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).collect(),
+                counts: tally.durations.to_vec(),
+                sum: tally.duration_sum_ms as f64 / 1e3,
+            });
+        }
+    }
+    families.histograms(
+        "ike_exchange_duration_seconds",
+        "From a request of ours to its answer.",
+        &["exchange"],
+        durations,
+    );
     Ok(())
 }

@@ -117,7 +117,13 @@ mod tests {
                 totals: southbound::TunnelTotals::default(),
             }],
             ike: IkeFigures {
-                certificates: vec![("gateway".into(), 1.0)],
+                expiries: [false, true]
+                    .map(|is_revocation_list| ike::Expiry {
+                        name: "gateway".into(),
+                        is_revocation_list,
+                        unix_seconds: 1,
+                    })
+                    .into(),
                 ..IkeFigures::default()
             },
             ..Snapshot::default()

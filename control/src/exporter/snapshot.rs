@@ -62,12 +62,12 @@ pub struct IkeFigures {
     pub half_open_limit: u64,
     /// The engine's own counters.
     pub counters: ike::Counters,
-    /// IKE SAs and Child SAs that were rekeyed.
-    pub rekeys: [u64; 2],
+    /// Bytes of fragments that wait for the rest of their message.
+    pub reassembly_bytes: u64,
     /// Negotiations that failed.
     pub failures: u64,
-    /// When our certificates and those of the trusted authorities end, in seconds of the epoch, by name.
-    pub certificates: Vec<(String, f64)>,
+    /// When our certificates, those of the trusted authorities and the revocation lists end.
+    pub expiries: Vec<ike::Expiry>,
 }
 
 /// The gateway at one moment.
@@ -85,6 +85,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerStatus>,
     /// Whether the dataplane is there and told everything.
     pub is_dataplane_up: bool,
+    /// Whether the dataplane has greeted us.
+    pub is_control_connected: bool,
     /// Times that a connection to a dataplane was made, and how many of them found another instance.
     pub connections: [u64; 2],
     /// The generation that the dataplane is told.

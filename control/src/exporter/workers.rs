@@ -1,10 +1,13 @@
 //! Families with a series a worker.
 
 use prometheus::Error;
-use southbound::WorkerCounter;
+use southbound::{Histogram, WorkerCounter};
 
-use super::families::{Families, level};
+use super::families::{Distribution, Families, level};
 use super::snapshot::Snapshot;
+
+/// Bounds of rounds that count as partly filled: those above have more than half a batch.
+const PARTIAL_PACKETS: u64 = 32;
 
 pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), Error> {
     let info = families.gauges(
@@ -25,7 +28,11 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
         "Time in rounds that found work.",
         &["worker"],
     )?;
-    let polls = families.counters("worker_polls_total", "Rounds of the loop.", &["worker", "result"])?;
+    let polls = families.counters(
+        "worker_polls_total",
+        "Rounds of the loop; full are those with more than 32 packets.",
+        &["worker", "result"],
+    )?;
     let sleeps = families.counters(
         "worker_sleeps_total",
         "Times the worker went to sleep in the kernel.",
@@ -53,9 +60,14 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
             .inc_by(block.worker(WorkerCounter::BusyNanoseconds) as f64 / 1e9);
         let empty = block.worker(WorkerCounter::PollsEmpty);
         polls.with_label_values(&[worker.as_str(), "empty"]).inc_by(empty);
-        polls
-            .with_label_values(&[worker.as_str(), "full"])
-            .inc_by(block.worker(WorkerCounter::Polls).saturating_sub(empty));
+        let (classes, _) = block.histogram(Histogram::RoundPackets);
+        for (class, rounds) in classes.into_iter().enumerate() {
+            let is_partial = Histogram::RoundPackets
+                .bound(class)
+                .is_some_and(|bound| bound <= PARTIAL_PACKETS);
+            let result = if is_partial { "partial" } else { "full" };
+            polls.with_label_values(&[worker.as_str(), result]).inc_by(rounds);
+        }
         sleeps
             .with_label_values(&[&worker])
             .inc_by(block.worker(WorkerCounter::Sleeps));
@@ -85,6 +97,34 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
                 .with_label_values(&[worker.as_str(), state])
                 .set(level(block.worker(counter)));
         }
+    }
+    for (name, help, histogram, unit) in [
+        (
+            "worker_batch_packets",
+            "Packets of a round that found any.",
+            Histogram::RoundPackets,
+            1.0,
+        ),
+        (
+            "packet_latency_seconds",
+            "Time of every packet in a worker: the whole round, from before the first is taken off a receive ring to after the last is on a transmit ring.",
+            Histogram::LatencyNanoseconds,
+            1e9,
+        ),
+    ] {
+        let series = snapshot.blocks.iter().enumerate().map(|(worker, block)| {
+            let (counts, sum) = block.histogram(histogram);
+            Distribution {
+                labels: vec![worker.to_string()],
+                bounds: (0..)
+                    .map_while(|class| histogram.bound(class))
+                    .map(|bound| bound as f64 / unit)
+                    .collect(),
+                counts: counts.to_vec(),
+                sum: sum as f64 / unit,
+            }
+        });
+        families.histograms(name, help, &["worker"], series.collect());
     }
     Ok(())
 }

@@ -87,8 +87,7 @@ pub(crate) struct Driver {
     pub(super) renewals: VecDeque<(String, String)>,
     pub(super) renew_at: Option<Instant>,
     pub(super) restarts: (u32, Option<Instant>),
-    /// IKE SAs and Child SAs that were renewed, negotiations that failed.
-    pub(super) renewed: [u64; 2],
+    /// Negotiations that failed.
     pub(super) failures: u64,
 }
 
@@ -136,7 +135,6 @@ impl Driver {
             renewals: VecDeque::new(),
             renew_at: None,
             restarts: (0, None),
-            renewed: [0, 0],
             failures: 0,
         })
     }
@@ -381,7 +379,6 @@ impl Driver {
                 if let Some(peer) = self.peers.remove(&old) {
                     self.peers.insert(new, peer);
                 }
-                self.renewed[0] += 1;
                 self.tell(&connection, "IKE SA renewed".to_owned());
             }
             Event::IkeDown {
@@ -411,7 +408,6 @@ impl Driver {
                 child,
                 ..
             } => {
-                self.renewed[1] += 1;
                 let text = format!(
                     "{} renewed: {}, SPI {:08x} in, {:08x} out",
                     child.name, child.suite, child.spi_in, child.spi_out

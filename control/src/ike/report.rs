@@ -75,9 +75,9 @@ impl Driver {
             half_open: self.endpoint.half_open() as u64,
             half_open_limit: settings.half_open_limit as u64,
             counters: self.endpoint.counters(),
-            rekeys: self.renewed,
+            reassembly_bytes: self.endpoint.reassembly_bytes() as u64,
             failures: self.failures,
-            certificates: Vec::new(),
+            expiries: Vec::new(),
         }
     }
 

@@ -8,7 +8,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use southbound::{COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, DropReason, PortCounter, WorkerCounter};
+use southbound::{
+    COUNTERS_MAGIC, COUNTERS_VERSION, CounterLayout, DropReason, Histogram, PortCounter, WorkerCounter,
+};
 
 /// Most workers that a header is believed.
 const MAX_WORKERS: u64 = 1024;
@@ -71,6 +73,13 @@ impl WorkerBlock {
     #[must_use]
     pub fn worker(&self, counter: WorkerCounter) -> u64 {
         self.0[CounterLayout::worker_cell(counter)]
+    }
+
+    /// Observations of a histogram, by class; and the sum of what was observed.
+    #[must_use]
+    pub fn histogram(&self, histogram: Histogram) -> ([u64; Histogram::CLASSES], u64) {
+        let classes = std::array::from_fn(|class| self.0[CounterLayout::histogram_cell(histogram, class)]);
+        (classes, self.0[CounterLayout::histogram_sum_cell(histogram)])
     }
 
     /// A drop reason.

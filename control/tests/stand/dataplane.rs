@@ -251,6 +251,7 @@ fn status(query: Query, update: &Update) -> Option<Status> {
             packets: 7,
             bytes: 700,
             sequence: 7,
+            remaining_sequence: 1_000,
             replay_drops: 0,
             integrity_failures: 0,
             selector_drops: 0,

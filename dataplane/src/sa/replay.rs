@@ -241,6 +241,17 @@ impl ReplayState {
         self.top.load(Ordering::Relaxed)
     }
 
+    /// Numbers after the highest one accepted that the peer can still send.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        let limit = if self.extended {
+            u64::MAX
+        } else {
+            u64::from(u32::MAX)
+        };
+        limit.saturating_sub(self.top())
+    }
+
     /// Bytes of the window itself.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

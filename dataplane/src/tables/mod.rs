@@ -78,7 +78,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            sas: 1 << 21,
+            sas: southbound::SAD_CAPACITY,
             tunnels: 1 << 20,
             routes: 1 << 21,
             policies: 1 << 17,

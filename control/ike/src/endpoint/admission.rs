@@ -8,8 +8,9 @@ use crate::error::{Error, Result};
 use crate::event::{Event, SaId};
 use crate::exchange::init_responder::{Outcome, answer_init};
 use crate::exchange::parts::{Parts, refuse, status};
+use crate::exchange_tally::{ExchangeFailure, ExchangeRole};
 use crate::ike_sa::Phase;
-use crate::message::Header;
+use crate::message::{ExchangeType, Header};
 use crate::payload::notify::NotifyType;
 use crate::payload::parse_chain;
 
@@ -113,6 +114,7 @@ impl Endpoint {
             let (address, spi) = (remote.ip(), header.initiator_spi);
             let returned = parts.notify(NotifyType::COOKIE);
             if !returned.is_some_and(|cookie| self.cookies.check(&cookie.data, nonce, address, spi)) {
+                self.counters.cookies_invalid += u64::from(returned.is_some());
                 let cookie = self.cookies.make(now, nonce, address, spi, self.random.as_mut());
                 self.counters.cookies_sent += 1;
                 self.answer_statelessly(local, remote, header, &[status(NotifyType::COOKIE, cookie)]);
@@ -122,6 +124,11 @@ impl Endpoint {
         let (outcome, effects) = self.with_context(now, |ctx| {
             answer_init(ctx, local, remote, header, message, &parts)
         });
+        let failure = outcome.as_ref().err().map(ExchangeFailure::from);
+        let exchange = ExchangeType::IKE_SA_INIT;
+        self.counters
+            .exchanges
+            .end(exchange, ExchangeRole::Responder, failure, None);
         match outcome {
             Ok(Outcome::Accepted(sa)) => {
                 let id = sa.id;

@@ -133,8 +133,10 @@ impl Endpoint {
         } else {
             bytes
         };
-        if self.dispatch(now, local, remote, message).is_err() {
-            self.counters.malformed += 1;
+        match self.dispatch(now, local, remote, message) {
+            Ok(()) => {}
+            Err(Error::UnsupportedCriticalPayload(_)) => self.counters.unknown_critical += 1,
+            Err(_) => self.counters.malformed += 1,
         }
     }
 

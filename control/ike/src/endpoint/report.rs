@@ -96,6 +96,11 @@ impl Endpoint {
             .collect()
     }
 
+    /// Bytes of fragments that wait for the rest of their message.
+    pub fn reassembly_bytes(&self) -> usize {
+        self.fragment_bytes
+    }
+
     /// IKE SAs of peers that have not authenticated yet.
     pub fn half_open(&self) -> usize {
         self.admission.half_open()

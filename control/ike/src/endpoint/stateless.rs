@@ -41,6 +41,13 @@ impl RateLimit {
 }
 
 impl Endpoint {
+    /// Whether another unprotected answer may be sent now.
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let may = self.stateless_answers.allows(now, ANSWERS_PER_SECOND);
+        self.counters.rate_limited += u64::from(!may);
+        may
+    }
+
     /// An unprotected answer that leaves nothing behind. It is never longer than a request by more than a cookie.
     pub(super) fn answer_statelessly(
         &mut self,
@@ -69,7 +76,7 @@ impl Endpoint {
         let Ok(header) = Header::parse_any_version(message) else {
             return;
         };
-        if !header.is_response && self.stateless_answers.allows(now, ANSWERS_PER_SECOND) {
+        if !header.is_response && self.may_answer(now) {
             let notify = status(NotifyType::INVALID_MAJOR_VERSION, Vec::new());
             self.answer_statelessly(local, remote, &header, &[notify]);
         }
@@ -84,9 +91,7 @@ impl Endpoint {
         header: &Header,
         error: &Error,
     ) {
-        if matches!(error, Error::UnsupportedCriticalPayload(_))
-            && self.stateless_answers.allows(now, ANSWERS_PER_SECOND)
-        {
+        if matches!(error, Error::UnsupportedCriticalPayload(_)) && self.may_answer(now) {
             let payloads: Vec<_> = refuse(error).into_iter().collect();
             self.answer_statelessly(local, remote, header, &payloads);
         }
@@ -101,7 +106,7 @@ impl Endpoint {
         header: &Header,
     ) {
         self.counters.unknown_spi += 1;
-        if !header.is_response && self.stateless_answers.allows(now, ANSWERS_PER_SECOND) {
+        if !header.is_response && self.may_answer(now) {
             let notify = status(NotifyType::INVALID_IKE_SPI, Vec::new());
             self.answer_statelessly(local, remote, header, &[notify]);
         }

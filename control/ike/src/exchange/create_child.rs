@@ -409,6 +409,7 @@ impl IkeSa {
         let old = n.renews.and_then(|spi| self.child_by_spi_in_mut(spi));
         // The pair renewed may be gone by now: then this is simply a new one.
         let renews = old.as_ref().map(|old| old.spi_in());
+        ctx.counters.child_rekeys[usize::from(!n.we_initiated)] += u64::from(renews.is_some());
         if let Some(old) = old {
             if n.we_initiated {
                 old.state = ChildState::Replaced;
@@ -432,6 +433,7 @@ impl IkeSa {
             } else {
                 select = false;
                 if old.state == ChildState::Rekeying {
+                    ctx.counters.child_rekey_collisions += 1;
                     old.collision = Some(Collision { spi_in, lowest_nonce });
                 }
             }

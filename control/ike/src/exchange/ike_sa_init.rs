@@ -145,11 +145,20 @@ impl IkeSa {
             ctx.counters.out_of_window += 1;
             return;
         }
+        let asked_at = self.outbox.asked_at(0);
         let Some(Exchange::Init(exchange)) = self.outbox.complete(0) else {
             return;
         };
         self.last_heard = ctx.now;
-        if let Err(error) = self.take_init_parts(ctx, *exchange, header, datagram, parts) {
+        let outcome = self.take_init_parts(ctx, *exchange, header, datagram, parts);
+        self.tally_answer(
+            ctx,
+            ExchangeType::IKE_SA_INIT,
+            asked_at,
+            parts.refusal(),
+            outcome.as_ref().err(),
+        );
+        if let Err(error) = outcome {
             self.close(ctx, &error.to_string());
         }
     }

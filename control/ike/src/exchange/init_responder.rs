@@ -45,6 +45,7 @@ pub(crate) fn answer_init(
     let candidates = ctx.connections.near(local.ip(), remote.ip());
     let wants_certificate = Directory::wants_certificate(&candidates);
     if candidates.is_empty() {
+        ctx.counters.no_connection += 1;
         return Err(Error::NoProposalChosen(
             "no connection is configured for this peer".into(),
         ));

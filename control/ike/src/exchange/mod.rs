@@ -17,6 +17,7 @@ pub(crate) mod redirect;
 pub(crate) mod rekey_ike;
 
 use crate::crypto::key_exchange::Offer;
+use crate::message::ExchangeType;
 
 /// A request of ours in flight: what its answer will need.
 #[derive(Debug)]
@@ -46,6 +47,22 @@ pub(crate) enum Exchange {
 }
 
 impl Exchange {
+    /// Its type on the wire.
+    pub(crate) fn kind(&self) -> ExchangeType {
+        match self {
+            Self::Init(_) => ExchangeType::IKE_SA_INIT,
+            Self::Intermediate(_) => ExchangeType::IKE_INTERMEDIATE,
+            Self::Auth(_) => ExchangeType::IKE_AUTH,
+            Self::Child(_) | Self::RekeyIke(_) => ExchangeType::CREATE_CHILD_SA,
+            Self::FollowUp(_) => ExchangeType::IKE_FOLLOWUP_KE,
+            Self::DeleteChild(_)
+            | Self::DeleteIke
+            | Self::Liveness
+            | Self::Probe(_)
+            | Self::UpdateAddresses => ExchangeType::INFORMATIONAL,
+        }
+    }
+
     /// Whether it makes, renews or closes a Child SA (RFC 7296 section 2.25.2).
     pub(crate) fn concerns_child(&self) -> bool {
         match self {

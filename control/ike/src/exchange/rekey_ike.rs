@@ -288,8 +288,10 @@ impl IkeSa {
             reason: "rekeyed".into(),
         };
         let fresh_id = fresh.id;
+        ctx.counters.ike_rekeys[usize::from(!n.we_initiated)] += 1;
         if !n.we_initiated {
             if self.outbox.exchanges().any(Exchange::renews_ike) {
+                ctx.counters.ike_rekey_collisions += 1;
                 // Ours is undecided: which of the two SAs carries on is seen from its answer.
                 fresh.dormant = true;
                 self.collision = Some(IkeCollision {

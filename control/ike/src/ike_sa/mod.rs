@@ -420,6 +420,9 @@ impl IkeSa {
             handshake.cover(&header, payloads, true, keyed);
         }
         let datagrams = protect(&mut keyed.send, &header, payloads, limit, ctx.random)?;
+        if datagrams.len() > 1 {
+            ctx.counters.fragments_sent += datagrams.len() as u64;
+        }
         self.transmit(ctx, &datagrams);
         let policy = self.connection.retransmission;
         self.outbox
@@ -445,6 +448,9 @@ impl IkeSa {
             handshake.cover(&header, payloads, false, keyed);
         }
         let datagrams = protect(&mut keyed.send, &header, payloads, limit, ctx.random)?;
+        if datagrams.len() > 1 {
+            ctx.counters.fragments_sent += datagrams.len() as u64;
+        }
         self.transmit_answer(ctx, &datagrams);
         self.inbox.answered(message_id, datagrams);
         Ok(())

@@ -1,11 +1,14 @@
 //! Protected messages of an IKE SA: opened, checked against the windows, handed to their exchange.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
 use crate::exchange::parts::{Parts, refuse};
+use crate::exchange_tally::{ExchangeFailure, ExchangeRole};
 use crate::message::{ExchangeType, HEADER_BYTES, Header};
+use crate::payload::notify::NotifyType;
 use crate::payload::{EncryptedPart, Payload, parse_chain};
 use crate::window::Arrival;
 
@@ -110,6 +113,7 @@ impl IkeSa {
         } else {
             &mut self.requests
         };
+        ctx.counters.fragments_received += 1;
         match slot.add(
             header.message_id,
             fragment,
@@ -179,6 +183,10 @@ impl IkeSa {
         message_id: u32,
         outcome: Result<Vec<Payload>>,
     ) {
+        let failure = outcome.as_ref().err().map(ExchangeFailure::from);
+        ctx.counters
+            .exchanges
+            .end(exchange, ExchangeRole::Responder, failure, None);
         let payloads = outcome.unwrap_or_else(|error| refuse(&error).into_iter().collect());
         if self.respond(ctx, exchange, message_id, &payloads).is_err() {
             self.close_reason.get_or_insert_with(|| "cannot send".to_owned());
@@ -231,9 +239,11 @@ impl IkeSa {
     }
 
     fn receive_response(&mut self, ctx: &mut Context<'_>, header: &Header, first: u8, inner: &[u8]) {
+        let asked_at = self.outbox.asked_at(header.message_id);
         let Some(exchange) = self.outbox.complete(header.message_id) else {
             return;
         };
+        let kind = exchange.kind();
         let parts = match parse_chain(first, inner).and_then(|chain| Parts::sort(chain.payloads)) {
             Ok(parts) => parts,
             Err(error) => {
@@ -241,6 +251,7 @@ impl IkeSa {
                 return;
             }
         };
+        let refusal = parts.refusal();
         let outcome = match exchange {
             Exchange::Init(_) => Ok(()),
             Exchange::Intermediate(offer) => {
@@ -262,6 +273,7 @@ impl IkeSa {
             Exchange::Probe(cookie) => self.take_probe(&cookie, &parts),
             Exchange::UpdateAddresses => self.take_address_update(ctx, &parts),
         };
+        self.tally_answer(ctx, kind, asked_at, refusal, outcome.as_ref().err());
         if !self.outbox.exchanges().any(Exchange::concerns_child) {
             self.deleted_early.clear();
             self.lost_rekeys.clear();
@@ -269,6 +281,27 @@ impl IkeSa {
         if let Err(error) = outcome {
             self.close_reason = Some(error.to_string());
         }
+    }
+}
+
+impl IkeSa {
+    /// Counts an exchange of ours that was answered: as failed for what the peer's notification says, else for what was
+    /// found in its answer.
+    pub(crate) fn tally_answer(
+        &self,
+        ctx: &mut Context<'_>,
+        kind: ExchangeType,
+        asked_at: Option<Instant>,
+        refusal: Option<NotifyType>,
+        error: Option<&Error>,
+    ) {
+        let failure = refusal
+            .map(ExchangeFailure::from)
+            .or(error.map(ExchangeFailure::from));
+        let duration = asked_at.map(|asked_at| ctx.now.saturating_duration_since(asked_at));
+        ctx.counters
+            .exchanges
+            .end(kind, ExchangeRole::Initiator, failure, duration);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::StartAction;
 use crate::crypto::random::Draw;
 use crate::event::Event;
 use crate::exchange::Exchange;
+use crate::exchange_tally::{ExchangeFailure, ExchangeRole};
 use crate::window::DeadPeer;
 
 use super::{Context, Effect, IkeSa, Phase};
@@ -206,6 +207,11 @@ impl IkeSa {
 
     /// No answer to any retransmission. If the peer's own rekey succeeded meanwhile, its SA carries on.
     fn peer_is_dead(&mut self, ctx: &mut Context<'_>) {
+        for exchange in self.outbox.exchanges() {
+            let (role, failure) = (ExchangeRole::Initiator, Some(ExchangeFailure::Timeout));
+            ctx.counters.exchanges.end(exchange.kind(), role, failure, None);
+        }
+        ctx.counters.dpd_timeouts += u64::from(self.is_established());
         if let Some(collision) = self.collision.take() {
             let estate = self.take_estate();
             ctx.effects.push(Effect::HandOver {
