@@ -21,6 +21,7 @@ from scapy.packet import Raw
 
 ANSWER_LIMIT_SECONDS = 3.0
 SILENCE_SECONDS = 0.4
+TRIES = 20
 ETHER_TYPE_ALL = 3
 PAYLOAD = b"a quick brown fox under labels, 0123456789"
 
@@ -94,10 +95,10 @@ def check(condition, text):
         raise AssertionError(text)
 
 
-def echo(source, destination, hops=40):
+def echo(source, destination, hops=40, tos=0, payload=PAYLOAD):
     if ":" in source:
-        return IPv6(src=source, dst=destination, hlim=hops) / ICMPv6EchoRequest(id=7, seq=1, data=PAYLOAD)
-    return IP(src=source, dst=destination, ttl=hops, id=99) / ICMP(id=7, seq=1) / Raw(PAYLOAD)
+        return IPv6(src=source, dst=destination, hlim=hops) / ICMPv6EchoRequest(id=7, seq=1, data=payload)
+    return IP(src=source, dst=destination, ttl=hops, id=99, tos=tos) / ICMP(id=7, seq=1) / Raw(payload)
 
 
 def is_reply(data, source, destination):
@@ -106,14 +107,33 @@ def is_reply(data, source, destination):
     return packet.src == source and packet.dst == destination and kind
 
 
-def pop_route_push(wire, source, host, into, out):
-    """A VPN label in, and the answer under two labels out."""
-    wire.send(stack([(into, 64)]) / echo(source, host), 0x8847)
+def answered(wire, sent, source, host):
+    """The labelled answer to a labelled echo request."""
+    wire.send(sent, 0x8847)
     answer = wire.receive(
         lambda kind, data: (found := labelled(kind, data)) and is_reply(found[1], host, source) and found
     )
     check(answer, "no answer under labels")
-    entries, packet = answer
+    return answer
+
+
+def class_to_label(wire):
+    """The host answers with the DSCP of the request, whose first bits become the traffic class (RFC 5462)."""
+    sent = stack([(500, 64)]) / echo("10.9.0.5", "10.1.0.10", tos=0xB8)
+    entries, packet = answered(wire, sent, "10.9.0.5", "10.1.0.10")
+    check(packet[1] == 0xB8 and all(entry[2] == 5 for entry in entries), f"{packet[1]:02x} {entries}")
+
+
+def class_of_label(wire):
+    """The traffic class becomes a class selector (RFC 2474), which the host's answer brings back."""
+    sent = stack([(502, 64, 6)]) / echo("10.9.0.5", "10.1.0.10", tos=0xB8)
+    entries, packet = answered(wire, sent, "10.9.0.5", "10.1.0.10")
+    check(packet[1] == 0xC0 and all(entry[2] == 6 for entry in entries), f"{packet[1]:02x} {entries}")
+
+
+def pop_route_push(wire, source, host, into, out):
+    """Labels in, the last one a VPN's, and the answer under labels out."""
+    entries, packet = answered(wire, stack([(label, 64) for label in into]) / echo(source, host), source, host)
     hops = packet[8] if packet[0] >> 4 == 4 else packet[7]
     check([entry[0] for entry in entries] == out, f"labels {entries}")
     check(hops == 63 and all(entry[1] == 63 for entry in entries), f"TTLs {hops} {entries}")
@@ -196,9 +216,34 @@ def through_tunnel(wire, header, read, source, label):
     check(IP(bytes(header)).chksum == sum_is, "the outer checksum is wrong")
 
 
-def silence(wire):
-    """A customer's host is not reached by another customer's label."""
-    wire.send(stack([(501, 64)]) / echo("10.9.0.5", "10.1.0.10"), 0x8847)
+def path_of_tunnel(wire):
+    """A router on the way says what is too big for it, and the gateway keeps to that (RFC 2003 section 5.1)."""
+    inner = stack([(500, 64)]) / echo("10.11.0.5", "10.1.0.10", payload=PAYLOAD * 28)
+    request = IP(src="198.51.100.2", dst="198.51.100.1", ttl=30) / GRE(proto=0x8847, key_present=1, key=77) / inner
+
+    def sent_by_gateway(kind, data):
+        return data if kind == 0x0800 and data[9] == 47 and IP(data).src == "198.51.100.1" else None
+
+    wire.send(request, 0x0800)
+    whole = wire.receive(sent_by_gateway)
+    check(whole and len(whole) > 1200, "no long answer")
+    error = IP(src="198.51.100.2", dst="198.51.100.1") / ICMP(type=3, code=4, nexthopmtu=1000) / Raw(whole[:100])
+    wire.send(error, 0x0800)
+    for _ in range(TRIES):
+        wire.send(request, 0x0800)
+        pieces = [wire.receive(sent_by_gateway)]
+        check(pieces[0], "no answer")
+        if len(pieces[0]) < len(whole):
+            break
+        time.sleep(SILENCE_SECONDS)
+    pieces.append(wire.receive(sent_by_gateway))
+    check(pieces[1], "no second piece")
+    check(max(len(piece) for piece in pieces) in range(980, 1001), f"{[len(piece) for piece in pieces]}")
+
+
+def silence(wire, labels):
+    """No answer: a customer's host is not reached by another customer's label, nor by a stack without end."""
+    wire.send(stack([(label, 64) for label in labels]) / echo("10.9.0.5", "10.1.0.10"), 0x8847)
     answer = wire.receive(lambda kind, data: labelled(kind, data), SILENCE_SECONDS)
     check(answer is None, f"an answer: {answer}")
 
@@ -216,15 +261,24 @@ def main():
     transit = IP(src="10.9.0.5", dst="10.77.0.1", ttl=20) / UDP(sport=1000, dport=2000) / Raw(PAYLOAD)
     to_us = IP(src="10.9.0.5", dst="198.51.100.2", ttl=20) / UDP(sport=1000, dport=2000) / Raw(PAYLOAD)
     cases = [
-        ("pop, route in the VRF, push two", lambda: pop_route_push(wire, "10.9.0.5", "10.1.0.10", 500, [100, 700])),
-        ("the same for IPv6", lambda: pop_route_push(wire, "fd09::5", "fd01::10", 500, [100, 701])),
+        ("pop, route in the VRF, push two", lambda: pop_route_push(wire, "10.9.0.5", "10.1.0.10", [500], [100, 700])),
+        ("the same for IPv6", lambda: pop_route_push(wire, "fd09::5", "fd01::10", [500], [100, 701])),
         ("swap", lambda: forwarded(wire, [(200, 33, 5), (16000, 9)], transit, [(201, 32, 5), (16000, 9, 0)])),
         ("swap and push", lambda: forwarded(wire, [(210, 33, 2)], transit, [(301, 32, 2), (302, 32, 2)])),
         ("penultimate-hop popping", lambda: forwarded(wire, [(220, 10)], transit, [], 9)),
         ("explicit null", lambda: forwarded(wire, [(0, 10)], to_us, [], 9)),
         ("TTL of the label ends", lambda: time_exceeded(wire)),
         ("entropy label", lambda: entropy(wire)),
-        ("another customer's label", lambda: silence(wire)),
+        ("explicit nulls above a VPN's label", lambda: pop_route_push(
+            wire, "10.9.0.5", "10.1.0.10", [0, 2, 500], [100, 700])),
+        ("explicit null for IPv6", lambda: pop_route_push(wire, "fd09::5", "fd01::10", [2, 500], [100, 701])),
+        ("eight labels pushed", lambda: pop_route_push(
+            wire, "10.14.0.5", "10.1.0.10", [500], list(range(801, 809)))),
+        ("penultimate-hop popping, pipe model", lambda: forwarded(wire, [(230, 10)], transit, [], 20)),
+        ("DSCP to traffic class", lambda: class_to_label(wire)),
+        ("traffic class to DSCP", lambda: class_of_label(wire)),
+        ("another customer's label", lambda: silence(wire, [501])),
+        ("a stack deeper than sixteen", lambda: silence(wire, [0] * 16 + [500])),
         ("labels in GRE with a key", lambda: through_tunnel(
             wire, lambda outer, inner: outer / GRE(proto=0x8847, key_present=1, key=77) / inner, gre_key, "10.11.0.5", 710)),
         ("labels in IP", lambda: through_tunnel(
@@ -234,6 +288,7 @@ def main():
             wire, lambda outer, inner: outer / UDP(sport=50000, dport=6635) / inner,
             lambda data: data[28:] if data[9] == 17 and data[22:24] == struct.pack("!H", 6635) else None,
             "10.13.0.5", 712)),
+        ("path of a tunnel in the clear", lambda: path_of_tunnel(wire)),
     ]
     results = []
     for name, run in cases:

@@ -37,6 +37,11 @@ label = 501
 vrf = "blue"
 
 [[label]]
+label = 502
+vrf = "red"
+dscp = "selector"
+
+[[label]]
 label = 200
 next_hops = [{ interface = "wan", gateway = "198.51.100.2", labels = [201] }]
 
@@ -47,6 +52,16 @@ next_hops = [{ interface = "wan", gateway = "198.51.100.2", labels = [301, 302] 
 [[label]]
 label = 220
 next_hops = [{ interface = "wan", gateway = "198.51.100.2" }]
+
+[[label]]
+label = 230
+next_hops = [{ interface = "wan", gateway = "198.51.100.2" }]
+ttl = "pipe"
+
+[[route]]
+vrf = "red"
+prefix = "10.14.0.0/24"
+next_hops = [{ interface = "wan", gateway = "198.51.100.2", labels = [801, 802, 803, 804, 805, 806, 807, 808] }]
 
 [[route]]
 vrf = "red"
@@ -135,7 +150,7 @@ fn label_operations_and_tunnels_agree_with_an_independent_router() {
         .filter(|result| !result["error"].is_null())
         .map(|result| format!("{}: {}", result["name"], result["error"]))
         .collect();
-    assert_eq!(results.len(), 12);
+    assert_eq!(results.len(), 20);
     assert!(
         wrong.is_empty(),
         "{}\n{}\n{}\n{}",
