@@ -137,6 +137,31 @@ fn a_connection_means_what_it_says() {
 }
 
 #[test]
+fn identities_of_every_kind() {
+    let folder = Folder::new("identities");
+    folder.secret("psk", SECRET, 0o600);
+    let remote_id = |text: &str| {
+        let text = SITE.replace("\"b.example\"", &format!("{text:?}"));
+        let gateway = folder.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        gateway.connections[0].engine.remote_id.clone()
+    };
+    let name = Identity::from_text("C=CH, O=Example, CN=gw");
+    assert!(matches!(&name, Identity::DistinguishedName(der) if der.starts_with(&[0x30])));
+    for (text, wanted) in [
+        ("CN=gw, O=Example, C=CH", name),
+        ("ops@b.example", Identity::Email("ops@b.example".into())),
+        ("keyid:00ff", Identity::KeyId(vec![0, 255])),
+        ("2001:db8::2", Identity::Address("2001:db8::2".parse().unwrap())),
+        ("@b.example", Identity::Fqdn("b.example".into())),
+    ] {
+        assert_eq!(remote_id(text), RemoteId::Exactly(wanted), "{text}");
+    }
+    assert_eq!(remote_id("*.example"), RemoteId::FqdnBelow("example".into()));
+    assert_eq!(remote_id("*@example"), RemoteId::EmailAt("example".into()));
+    assert_eq!(remote_id("%any"), RemoteId::Any);
+}
+
+#[test]
 fn no_secret_is_shown() {
     let folder = Folder::new("debug");
     folder.secret("psk", SECRET, 0o600);
@@ -177,6 +202,17 @@ fn every_fault_is_told_with_its_place() {
             "fuzz",
         ),
         (format!("{base}ppk = \"nobody\"\n{child}"), 6, "nobody"),
+        (
+            format!("{base}local_id = \"CN=gw, street\"\n{child}"),
+            6,
+            "distinguished name",
+        ),
+        (format!("{base}remote_id = \"\"\n{child}"), 6, "empty"),
+        (
+            format!("[[secret]]\nkind = \"psk\"\nid = [\"frob=gw\"]\nfile = \"psk\"\n{base}{child}"),
+            3,
+            "frob=gw",
+        ),
         (
             format!("{base}remote_networks = [\"10.0.0.0/99\"]\n{child}"),
             6,

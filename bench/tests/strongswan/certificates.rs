@@ -1,11 +1,17 @@
 //! Certificates of every kind of key, both ends as initiator; large messages in fragments.
 
-use bench::pki::{KeyKind, Pki};
+use bench::pki::{Issued, KeyKind, Pki};
 
+use crate::pss::PssAuthority;
 use crate::site::{Site, Terms};
 
-fn terms(pki: &Pki, kind: KeyKind) -> Terms {
+pub(crate) fn terms(pki: &Pki, kind: KeyKind) -> Terms {
     let [ours, theirs] = ["gw1.example", "gw2.example"].map(|name| pki.issue(name, kind).unwrap());
+    terms_of(&pki.certificate(), ours, theirs)
+}
+
+/// Each end shows its own certificate, ours first.
+pub(crate) fn terms_of(authority: &str, ours: Issued, theirs: Issued) -> Terms {
     let mut terms = Terms::preshared();
     terms.file = r#"[[authority]]
 certificate_file = "{folder}/ca.pem"
@@ -18,14 +24,14 @@ key_file = "{folder}/own.key"
     .into();
     terms.connection = "auth = \"certificate\"\ncredential = \"own\"\nlocal_id = \"gw1.example\"\nremote_id = \"gw2.example\"\n".into();
     terms.secrets = vec![
-        ("ca.pem".into(), pki.certificate()),
+        ("ca.pem".into(), authority.into()),
         ("own.pem".into(), ours.certificate),
         ("own.key".into(), ours.key),
     ];
     terms.peer_auth = "local { auth = pubkey\n certs = own.pem\n id = gw2.example }\n remote { auth = pubkey\n id = gw1.example }".into();
     terms.peer_secrets = String::new();
     terms.pem = vec![
-        ("x509ca/ca.pem".into(), pki.certificate()),
+        ("x509ca/ca.pem".into(), authority.into()),
         ("x509/own.pem".into(), theirs.certificate),
         ("private/own.pem".into(), theirs.key),
     ];
@@ -59,8 +65,38 @@ fn ecdsa_p384() {
 }
 
 #[test]
+fn ecdsa_p521() {
+    both_ways("swan-p521", KeyKind::P521);
+}
+
+#[test]
 fn ed25519() {
     both_ways("swan-ed25519", KeyKind::Ed25519);
+}
+
+#[test]
+fn rsa_pss_in_certificates_and_in_authentication() {
+    let pki = PssAuthority::new("swan-pss");
+    let [ours, theirs] =
+        [("gw1.example", 1), ("gw2.example", 2)].map(|(name, serial)| pki.issue(name, serial));
+    let mut terms = terms_of(&pki.certificate(), ours, theirs);
+    // Without the prefix "ike:" this holds for the signatures of certificates too.
+    let pss = "rsa/pss-sha256-sha384-sha512";
+    terms.peer_auth = terms.peer_auth.replace("auth = pubkey", &format!("auth = {pss}"));
+    terms.charon = "rsa_pss = yes".into();
+    let site = Site::start("swan-pss", &terms);
+    site.does(&["up", "site"]);
+    site.assert_joined();
+    site.does(&["down", "site"]);
+    site.peer_initiates();
+    site.assert_joined();
+    let log = site.strongswan.log();
+    for end in [
+        "of 'gw1.example' with RSA_EMSA_PSS",
+        "of 'gw2.example' (myself) with RSA_EMSA_PSS",
+    ] {
+        assert!(log.matches(end).count() >= 2, "{end} is not in\n{log}");
+    }
 }
 
 #[test]

@@ -5,12 +5,18 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod certificates;
+mod childless;
+mod cookies;
 mod first_contact;
 mod gateways;
+mod identities;
 mod life;
 mod mobility;
+mod pss;
 mod quantum;
+mod redirect;
 mod rekey;
 mod remote_access;
+mod revocation;
 mod site;
 mod suites;

@@ -197,6 +197,52 @@ fn eap_mschapv2_clients_get_addresses_from_the_pool_and_keep_them() {
 }
 
 #[test]
+fn eap_tls_ends_at_the_gateway() {
+    let pki = Pki::new().unwrap();
+    let (mut terms, mut peer) = road_warriors(&pki, "eap-tls");
+    terms.file += "[[authority]]\ncertificate_file = \"{folder}/ca.pem\"\n";
+    terms.secrets.push(("ca.pem".into(), pki.certificate()));
+    let own = pki.issue("alice.example", KeyKind::P256).unwrap();
+    peer.pem.push(("x509/own.pem".into(), own.certificate));
+    peer.pem.push(("private/own.pem".into(), own.key));
+    peer.peer_auth = "local { auth = eap-tls\n certs = own.pem\n id = alice.example }\n remote { auth = pubkey\n id = gw1.example }".into();
+    peer.peer_secrets = String::new();
+    let client = start("swan-eap-tls", &terms, &peer.files());
+    client.initiates();
+    assert_eq!(client.site.ike()["remote_id"], "alice.example");
+    let given = client.given();
+    assert!(given.len() == 2 && given[0].starts_with("10.9.0."), "{given:?}");
+    client
+        .site
+        .assert_answers(&client.site.topology.host_b, "10.1.0.10");
+    client
+        .site
+        .assert_answers(&client.site.topology.host_a, &given[0]);
+    client.terminates();
+
+    // A certificate of nobody we know.
+    let stranger = Pki::new().unwrap().issue("alice.example", KeyKind::P256).unwrap();
+    let Client { site, charon } = client;
+    drop(charon);
+    let mut other = peer.files();
+    for (place, pem) in &mut other.pem {
+        match place.as_str() {
+            "x509/own.pem" => pem.clone_from(&stranger.certificate),
+            "private/own.pem" => pem.clone_from(&stranger.key),
+            _ => {}
+        }
+    }
+    let charon = StrongSwan::start(&site.topology.host_b, &other).unwrap();
+    charon
+        .swanctl(&["--initiate", "--child", "net", "--timeout", "5"])
+        .unwrap_err();
+    let log = site.does(&["log"]);
+    let refused = |line: &str| line.contains("FAILED") && line.to_lowercase().contains("certificate");
+    assert!(log.lines().any(refused), "{log}\n{}", charon.log());
+    assert_ne!(site.ike()["state"], "established");
+}
+
+#[test]
 fn eap_through_freeradius() {
     let pki = Pki::new().unwrap();
     let (mut terms, peer) = road_warriors(&pki, "eap-radius");

@@ -13,6 +13,11 @@ const SUITES: &[(&str, &str)] = &[
     ("aes256ctr-sha256-modp2048", "aes256ctr-sha256"),
     ("aes128-sha1-modp1024", "aes128-sha1"),
     ("aes192gcm16-prfsha1-modp2048", "aes192gcm16-modp2048"),
+    ("aes256gcm8-prfsha256-modp6144", "aes256-sha384"),
+    ("aes128gcm12-prfsha512-modp8192", "aes192ctr-sha512"),
+    ("aes128ctr-aesxcbc-modp2048", "chacha20poly1305"),
+    ("aes256-aescmac-ecp256", "aes128ctr-sha1-ecp521"),
+    ("3des-sha1-modp1536", "aes256gcm16"),
 ];
 
 fn terms((ike, esp): (&str, &str)) -> Terms {
@@ -43,6 +48,28 @@ fn every_algorithm_family_both_ways() {
         assert_eq!(site.ike()["initiator"], false);
         site.does(&["down", "site"]);
     }
+}
+
+#[test]
+fn the_defaults_of_both_ends() {
+    let mut terms = Terms::preshared();
+    terms.children = format!("{CHILD}start = \"none\"\n");
+    terms.peer = "proposals = default".into();
+    terms.peer_children = peer_child("default", "");
+    let site = Site::start("swan-defaults", &terms);
+    site.does(&["up", "site"]);
+    site.assert_joined();
+    site.does(&["down", "site"]);
+    site.peer_initiates();
+    site.assert_joined();
+    assert!(
+        site.ike()["suite"]
+            .as_str()
+            .unwrap()
+            .starts_with("aes256gcm16-prfsha384-x25519"),
+        "{}",
+        site.ike()
+    );
 }
 
 #[test]

@@ -10,10 +10,10 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{SubjectAltName, SubjectKeyIdentifier};
-use x509_cert::name::Name;
 
 use crate::crypto::signature::PublicKeyKind;
 use crate::error::{Error, Result};
+use crate::name;
 use crate::payload::id::Identity;
 
 /// A parsed end-entity certificate and the names it bears.
@@ -32,7 +32,7 @@ pub struct Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Certificate({})", display_name(&self.subject))
+        write!(f, "Certificate({})", name::display(&self.subject))
     }
 }
 
@@ -108,7 +108,7 @@ impl Certificate {
     /// names, or its subject key identifier; a wildcard stands for exactly one leading label.
     pub fn names(&self, identity: &Identity) -> bool {
         match identity {
-            Identity::DistinguishedName(name) => same_name(name, &self.subject),
+            Identity::DistinguishedName(asked) => name::same(asked, &self.subject),
             Identity::Fqdn(wanted) => self.names.iter().any(|name| match name {
                 Identity::Fqdn(name) => match name.strip_prefix("*.") {
                     Some(suffix) => wanted
@@ -155,7 +155,7 @@ pub struct Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Authority({})", display_name(&self.subject))
+        write!(f, "Authority({})", name::display(&self.subject))
     }
 }
 
@@ -213,7 +213,7 @@ impl RevocationList {
             .tbs_cert_list;
         Ok(Self {
             list: Arc::new(CertRevocationList::from(list)),
-            issuer: printable(&parsed.issuer),
+            issuer: name::printable(&parsed.issuer),
             next_update: parsed.next_update.map(|time| time.to_unix_duration().as_secs()),
         })
     }
@@ -237,7 +237,7 @@ pub(crate) fn verify_chain(
     let refused = |error: webpki::Error| {
         Error::AuthenticationFailed(format!(
             "certificate {}: {error}",
-            display_name(&end_entity.subject)
+            name::display(&end_entity.subject)
         ))
     };
     let der = CertificateDer::from(end_entity.der.as_slice());
@@ -271,7 +271,8 @@ pub(crate) fn verify_chain(
                 None,
             )
             .map(|_| ());
-        if outcome.is_ok() {
+        // Another usage helps only where this one was the matter: what is revoked or expired stays so.
+        if !matches!(outcome, Err(webpki::Error::RequiredEkuNotFoundContext(_))) {
             break;
         }
     }
@@ -289,45 +290,6 @@ fn identity_of(name: &GeneralName) -> Option<Identity> {
         },
         _ => return None,
     })
-}
-
-/// Whether two DER names have the same attributes in the same or the opposite order; string types and case may differ.
-pub(crate) fn same_name(a: &[u8], b: &[u8]) -> bool {
-    if a == b {
-        return true;
-    }
-    let attributes = |der: &[u8]| {
-        let name = Name::from_der(der).ok()?;
-        let each = name.iter_rdn().map(|part| part.to_string().to_ascii_lowercase());
-        Some(each.collect::<Vec<_>>())
-    };
-    match (attributes(a), attributes(b)) {
-        (Some(a), Some(b)) => a == b || a.iter().eq(b.iter().rev()),
-        _ => false,
-    }
-}
-
-/// The DER of a name in text (RFC 4514).
-pub(crate) fn name_from_text(text: &str) -> Option<Vec<u8>> {
-    // Spaces after the comma are common and not in the grammar.
-    let mut packed = text.trim().to_owned();
-    while packed.contains(", ") {
-        packed = packed.replace(", ", ",");
-    }
-    let name: Name = packed.parse().ok()?;
-    name.to_der().ok().filter(|_| !name.is_empty())
-}
-
-/// A DER distinguished name as text for logs; control characters never get through.
-pub(crate) fn display_name(der: &[u8]) -> String {
-    match Name::from_der(der) {
-        Ok(name) => printable(&name),
-        Err(_) => format!("unreadable name of {} bytes", der.len()),
-    }
-}
-
-fn printable(name: &Name) -> String {
-    name.to_string().chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -448,6 +410,8 @@ mod tests {
             let key = rcgen::KeyPair::generate().unwrap();
             let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
             params.serial_number = Some(serial.into());
+            // One usage of those that will do: the others are no reason to give.
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
             Certificate::parse(params.signed_by(&key, &issuer).unwrap().der()).unwrap()
         };
         let (good, bad) = (certificate(7), certificate(8));
@@ -485,7 +449,7 @@ mod tests {
             assert!(Certificate::parse(&leaf[..end]).is_err());
         }
         for name in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 2, 0x31, 9]] {
-            assert!(!display_name(name).is_empty() || name.is_empty());
+            assert!(!name::display(name).is_empty() || name.is_empty());
         }
     }
 }

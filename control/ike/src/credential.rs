@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use southbound::KeyMaterial;
 
-use crate::certificate::{Authority, Certificate, RevocationList, display_name};
+use crate::certificate::{Authority, Certificate, RevocationList};
 use crate::crypto::signature::SigningKey;
 use crate::error::{Error, Result};
+use crate::name;
 use crate::payload::id::Identity;
 
 /// A preshared key and the identities it is for.
 #[derive(Debug, Clone)]
 struct PresharedKey {
-    /// Empty for everyone; else both ends should be among them, or the peer at least.
+    /// Both ends should be among them, or the peer at least.
     identities: Vec<Identity>,
     secret: KeyMaterial,
 }
@@ -55,6 +56,10 @@ impl Credential {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     preshared: Vec<PresharedKey>,
+    /// The preshared keys that name an identity, as indices: thousands of peers have one each.
+    by_identity: HashMap<Identity, Vec<usize>>,
+    /// The preshared key of those whom none names.
+    for_everyone: Option<KeyMaterial>,
     own: HashMap<String, Credential>,
     pub(crate) authorities: Vec<Authority>,
     pub(crate) revocation_lists: Vec<RevocationList>,
@@ -87,7 +92,7 @@ impl Credentials {
             add(false, name.clone(), credential.certificate.not_after());
         }
         for authority in &self.authorities {
-            add(false, display_name(authority.subject()), authority.not_after());
+            add(false, name::display(authority.subject()), authority.not_after());
         }
         for list in &self.revocation_lists {
             if let Some(seconds) = list.next_update {
@@ -110,10 +115,16 @@ impl Credentials {
 
     /// Adds a preshared key for these identities; none stands for everyone.
     pub fn add_psk(&mut self, identities: Vec<Identity>, secret: &[u8]) {
-        self.preshared.push(PresharedKey {
-            identities,
-            secret: KeyMaterial::new(secret.to_vec()),
-        });
+        let secret = KeyMaterial::new(secret.to_vec());
+        if identities.is_empty() {
+            self.for_everyone = Some(secret);
+            return;
+        }
+        for identity in &identities {
+            let of_identity = self.by_identity.entry(identity.clone()).or_default();
+            of_identity.push(self.preshared.len());
+        }
+        self.preshared.push(PresharedKey { identities, secret });
     }
 
     /// Adds a certificate of ours under a name.
@@ -144,19 +155,17 @@ impl Credentials {
 
     /// The key for two ends: one that names both before one that names the peer, before one for everyone.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<&KeyMaterial> {
-        let score =
-            |key: &PresharedKey| match (key.identities.contains(local), key.identities.contains(remote)) {
-                (true, true) => 4,
-                (false, true) if key.identities.len() == 1 => 3,
-                (false, true) => 2,
-                _ if key.identities.is_empty() => 1,
-                _ => 0,
-            };
-        self.preshared
-            .iter()
-            .filter(|key| score(key) > 0)
+        let score = |key: &PresharedKey| match (key.identities.contains(local), key.identities.len()) {
+            (true, _) => 2,
+            (false, 1) => 1,
+            _ => 0,
+        };
+        let of_peer = self.by_identity.get(remote).into_iter().flatten();
+        of_peer
+            .filter_map(|index| self.preshared.get(*index))
             .max_by_key(|key| score(key))
             .map(|key| &key.secret)
+            .or(self.for_everyone.as_ref())
     }
 
     pub(crate) fn own(&self, name: &str) -> Option<&Credential> {

@@ -14,10 +14,13 @@ mod error;
 mod event;
 mod exchange;
 mod exchange_tally;
+#[cfg(test)]
+mod field_proposals;
 mod fragment;
 mod ike_sa;
 mod keymat;
 pub mod message;
+mod name;
 mod nat;
 pub mod payload;
 mod proposal;

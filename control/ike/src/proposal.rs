@@ -288,14 +288,19 @@ impl EspProposal {
         let integrity = choose_integrity(encryption.is_combined(), &self.integrity, offer, esp_integrity_id)?;
         let transform = EspTransform::new(encryption, integrity).ok()?;
         let method_was_offered = with_exchange && offer.of_type(TransformType::KE).next().is_some();
+        // Who names no key exchange wants none, and agrees with a peer that may do without.
+        let wanted = match self.methods.as_slice() {
+            [] => &[None],
+            methods => methods,
+        };
         let method = if method_was_offered {
-            *self.methods.iter().find(|m| {
+            *wanted.iter().find(|m| {
                 has(
                     offer,
                     Transform::new(TransformType::KE, m.map_or(0, KeMethod::id)),
                 )
             })?
-        } else if !with_exchange || self.methods.is_empty() || self.methods.contains(&None) {
+        } else if !with_exchange || wanted.contains(&None) {
             None
         } else {
             return None;

@@ -250,7 +250,7 @@ pub fn default_esp_proposals() -> Vec<EspProposal> {
 mod tests {
     use super::*;
     use crate::payload::sa::Proposal;
-    use crate::proposal::{choose_esp, choose_ike, single};
+    use crate::proposal::{choose_ike, single};
 
     fn ike(text: &str) -> IkeProposal {
         text.parse().unwrap()
@@ -260,15 +260,6 @@ mod tests {
         list.iter()
             .enumerate()
             .map(|(i, text)| ike(text).to_wire(i as u8 + 1, vec![]))
-            .collect()
-    }
-
-    fn esp_offer(list: &[&str]) -> Vec<Proposal> {
-        let parse = |text: &&str| text.parse::<EspProposal>().unwrap();
-        list.iter()
-            .map(parse)
-            .enumerate()
-            .map(|(i, p)| p.to_wire(i as u8 + 1, 0x1000, true))
             .collect()
     }
 
@@ -331,183 +322,6 @@ mod tests {
             1,
             "no method twice (RFC 9370 section 2.2.1)"
         );
-    }
-
-    /// FIELD B.1: what the peers send by default, against our defaults, or against what a connection must name.
-    #[test]
-    fn peers_of_the_field() {
-        /// Peer, its proposals, what the connection must name for it, what is chosen.
-        type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
-        let cases: &[Case<'_>] = &[
-            (
-                "Windows 10 default",
-                &[
-                    "3des-sha1-modp1024",
-                    "aes256-sha1-modp1024",
-                    "aes256-sha256-modp1024",
-                    "aes256-sha384-modp1024",
-                ],
-                Some("aes256-sha256-modp1024"),
-                Some("aes256-sha256-prfsha256-modp1024"),
-            ),
-            (
-                "Windows 11 default",
-                &[
-                    "aes128gcm16-prfsha256-modp1024",
-                    "aes256gcm16-prfsha384-modp1024",
-                    "aes256-sha256-modp1024",
-                ],
-                Some("aes256gcm16-prfsha384-modp1024"),
-                Some("aes256gcm16-prfsha384-modp1024"),
-            ),
-            (
-                "Windows NegotiateDH2048_AES256",
-                &[
-                    "aes256-sha1-modp2048",
-                    "aes256-sha256-modp2048",
-                    "aes256-sha384-modp2048",
-                ],
-                None,
-                Some("aes256-sha256-prfsha256-modp2048"),
-            ),
-            (
-                "iOS 16.5",
-                &[
-                    "aes256-sha256-modp2048",
-                    "aes256-sha256-ecp256",
-                    "aes256-sha256-modp1536",
-                    "aes128-sha1-modp1024",
-                    "3des-sha1-modp1024",
-                ],
-                None,
-                Some("aes256-sha256-prfsha256-modp2048"),
-            ),
-            (
-                "iOS 17",
-                &[
-                    "aes256gcm16-prfsha256-ecp256",
-                    "aes256gcm16-prfsha256-modp2048",
-                    "aes256-sha256-ecp256",
-                    "aes256-sha256-modp2048",
-                ],
-                None,
-                Some("aes256gcm16-prfsha256-ecp256"),
-            ),
-            (
-                "macOS 13.4",
-                &["aes256-sha256-modp2048"],
-                None,
-                Some("aes256-sha256-prfsha256-modp2048"),
-            ),
-            (
-                "Android 11",
-                &[
-                    "aes256ctr-aes256-aes192ctr-aes192-aes128ctr-aes128-sha512-sha384-sha256-aesxcbc-aescmac-prfsha512\
-                -prfsha384-prfsha256-prfaesxcbc-prfaescmac-prfsha1-modp4096-x25519-modp3072-modp2048",
-                    "chacha20poly1305-aes256gcm16-aes256gcm12-aes256gcm8-aes192gcm16-aes192gcm12-aes192gcm8-aes128gcm16\
-                -aes128gcm12-aes128gcm8-prfsha512-prfsha384-prfsha256-prfaesxcbc-prfaescmac-prfsha1-modp4096-x25519\
-                -modp3072-modp2048",
-                ],
-                None,
-                Some("aes256gcm16-prfsha384-x25519"),
-            ),
-            (
-                "AWS",
-                &[
-                    "aes128-aes256-sha1-sha256-sha384-sha512-modp1024-modp2048-modp3072-modp4096-ecp256-ecp384",
-                    "aes128gcm16-aes256gcm16-prfsha1-prfsha256-prfsha384-prfsha512-modp2048-ecp256-ecp384",
-                ],
-                None,
-                Some("aes256gcm16-prfsha384-ecp384"),
-            ),
-            (
-                "Azure",
-                &[
-                    "aes256-sha1-modp1024",
-                    "aes256-sha256-modp1024",
-                    "aes128-sha1-modp1024",
-                    "aes128-sha256-modp1024",
-                    "3des-sha1-modp1024",
-                    "3des-sha256-modp1024",
-                ],
-                Some("aes256-sha256-modp1024"),
-                Some("aes256-sha256-prfsha256-modp1024"),
-            ),
-            (
-                "GCP",
-                &[
-                    "aes256gcm16-aes192gcm16-aes128gcm16-prfsha256-prfsha384-prfsha512-modp2048-modp4096-ecp256\
-                -ecp384-x25519",
-                    "aes256-sha256-sha384-sha512-modp2048-ecp256",
-                ],
-                None,
-                Some("aes256gcm16-prfsha384-x25519"),
-            ),
-            (
-                "Cisco IOS-XE",
-                &["aes256-sha512-sha384-ecp256-modp2048-ecp521"],
-                None,
-                Some("aes256-sha384-prfsha384-ecp256"),
-            ),
-            (
-                "Fortinet",
-                &[
-                    "aes128gcm16-aes256gcm16-prfsha256-prfsha384-x25519-modp3072-modp2048",
-                    "aes256-sha256-modp2048",
-                ],
-                None,
-                Some("aes256gcm16-prfsha384-x25519"),
-            ),
-        ];
-        for (peer, offered, named, wanted) in cases {
-            let ours = match named {
-                Some(text) => {
-                    assert!(
-                        choose_ike(&default_ike_proposals(), &offer(offered)).is_err(),
-                        "{peer} is weak"
-                    );
-                    vec![ike(text)]
-                }
-                None => default_ike_proposals(),
-            };
-            let chosen = choose_ike(&ours, &offer(offered))
-                .map(|(suite, _)| suite.to_string())
-                .ok();
-            assert_eq!(chosen.as_deref(), *wanted, "{peer}");
-        }
-    }
-
-    #[test]
-    fn esp_lists_of_the_field() {
-        let ours = default_esp_proposals();
-        // macOS never sends a group; iOS offers modp2048, then none.
-        let (suite, _) = choose_esp(&ours, &esp_offer(&["aes256-sha256-noesn"]), true).unwrap();
-        assert_eq!(suite.to_string(), "aes256-sha256-noesn");
-        let (suite, _) = choose_esp(&ours, &esp_offer(&["aes256gcm16-modp2048-none-noesn"]), true).unwrap();
-        assert_eq!(suite.to_string(), "aes256gcm16-modp2048-noesn");
-        // Azure as initiator: no forward secrecy; GCM first.
-        let azure = esp_offer(&["aes256gcm16-noesn", "aes256-sha1-noesn", "aes128-sha1-noesn"]);
-        assert_eq!(
-            choose_esp(&ours, &azure, true).unwrap().0.to_string(),
-            "aes256gcm16-noesn"
-        );
-        // Windows only has SHA-1: a connection has to name it.
-        let windows = esp_offer(&["aes256-sha1-noesn", "aes128-sha1-noesn"]);
-        assert!(choose_esp(&ours, &windows, true).is_err());
-        let named = ["aes256-sha1".parse().unwrap()];
-        assert_eq!(
-            choose_esp(&named, &windows, true).unwrap().0.to_string(),
-            "aes256-sha1-noesn"
-        );
-    }
-
-    #[test]
-    fn macos_14_proposal_numbers_are_repeated() {
-        let offers: Vec<_> = offer(&["aes256-sha256-modp2048"])
-            .into_iter()
-            .map(|p| Proposal { number: 3, ..p })
-            .collect();
-        assert_eq!(choose_ike(&default_ike_proposals(), &offers).unwrap().1.number, 3);
     }
 
     #[test]

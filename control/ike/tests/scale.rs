@@ -14,7 +14,7 @@ use ike::{
 use network::{address, connection, psk};
 use southbound::Update;
 
-/// Peers here; `examples/handshake_rate 20000` is the larger run.
+/// Peers here; `cargo bench -p ike --bench handshakes` is the larger run.
 const PEERS: u32 = 2000;
 
 fn endpoint(now: Instant) -> Endpoint {

@@ -1,6 +1,5 @@
 //! Where peers are, and which of our addresses leads there.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -58,15 +57,8 @@ impl Driver {
     /// Looks where peers are, and which of our addresses leads there.
     pub(super) fn refresh(&mut self, now: Instant) {
         self.open_sockets();
-        let up: BTreeSet<String> = self
-            .endpoint
-            .ike_sas()
-            .into_iter()
-            .filter(|sa| sa.state == "established")
-            .map(|sa| sa.connection)
-            .collect();
         for (name, loaded) in &mut self.loaded {
-            let is_up = up.contains(name);
+            let is_up = self.endpoint.is_up(name);
             let is_due = |asked: Instant| now.duration_since(asked) >= RESOLVE_AGAIN;
             if !is_up && loaded.open_questions == 0 && loaded.asked_at.is_none_or(is_due) {
                 for (index, remote) in loaded.config.remotes.iter().enumerate() {

@@ -14,7 +14,7 @@ use southbound::{
     TunnelId, Update, ValueRange,
 };
 
-use crate::config::{ChildTunnel, Connection};
+use crate::config::{ChildTunnel, Tunnel};
 use crate::install::Installer;
 use crate::plane::{Desired, Object};
 
@@ -98,12 +98,12 @@ impl Books {
         }
     }
 
-    /// Takes an update of the engine over.
-    pub(super) fn apply(
+    /// Takes an update of the engine over; `pattern` finds the tunnel of a child by its name.
+    pub(super) fn apply<'a>(
         &mut self,
         now: Instant,
         update: Update,
-        connections: &[&Connection],
+        pattern: impl Fn(&str) -> Option<&'a Tunnel>,
         plane: &mut Plane<'_>,
     ) -> Option<SaRef> {
         match update {
@@ -112,7 +112,7 @@ impl Books {
                 if self.spent.contains(&(spec.direction, spec.spi)) {
                     return None;
                 }
-                self.lead(&spec, connections, plane);
+                self.lead(&spec, pattern, plane);
                 self.held.insert(reference, spec.tunnel);
                 plane.desired.put(Update::InstallSa(spec));
                 (reference.direction == SaDirection::Inbound).then_some(reference)
@@ -146,7 +146,12 @@ impl Books {
     }
 
     /// Lets the tunnel lead where this SA does.
-    fn lead(&mut self, spec: &SaSpec, connections: &[&Connection], plane: &mut Plane<'_>) {
+    fn lead<'a>(
+        &mut self,
+        spec: &SaSpec,
+        pattern: impl Fn(&str) -> Option<&'a Tunnel>,
+        plane: &mut Plane<'_>,
+    ) {
         plane
             .installer
             .set_ends(spec.tunnel, Some(spec.local), spec.remote);
@@ -157,15 +162,10 @@ impl Books {
                 tunnel
             }
             _ => {
-                let Some(pattern) = plane.installer.peer_pattern(spec.tunnel) else {
+                let Some(found) = plane.installer.peer_pattern(spec.tunnel).and_then(pattern) else {
                     return;
                 };
-                let found = connections
-                    .iter()
-                    .flat_map(|connection| &connection.tunnels)
-                    .find(|child| child.tunnel.name == pattern);
-                let Some(child) = found else { return };
-                let mut tunnel = child.tunnel.spec(spec.tunnel);
+                let mut tunnel = found.spec(spec.tunnel);
                 tunnel.name = plane
                     .installer
                     .tunnel_name(spec.tunnel)

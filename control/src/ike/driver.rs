@@ -146,7 +146,8 @@ impl Driver {
             Some(self.refresh_at),
             self.renew_at,
             self.leases.due(),
-            self.held.iter().map(|held| held.deadline).min(),
+            // Each waits equally long: the first is the oldest.
+            self.held.front().map(|held| held.deadline),
             self.waiting.iter().map(|waiting| waiting.deadline).min(),
         ];
         let due = timers.into_iter().flatten().min().unwrap_or(self.refresh_at);
@@ -335,9 +336,14 @@ impl Driver {
                 if let (Some(log), southbound::Update::InstallSa(spec)) = (&mut self.key_log, &update) {
                     log.esp(spec);
                 }
-                let connections: Vec<&Connection> =
-                    self.loaded.values().map(|loaded| &loaded.config).collect();
-                announced.extend(self.books.apply(now, update, &connections, plane));
+                // Asked for only once for each caller: thousands of connections are not gone through for each SA.
+                let pattern = |name: &str| {
+                    let mut children = self.loaded.values().flat_map(|loaded| &loaded.config.tunnels);
+                    children
+                        .find(|child| child.tunnel.name == name)
+                        .map(|child| &child.tunnel)
+                };
+                announced.extend(self.books.apply(now, update, pattern, plane));
             }
             Event::EapRequest {
                 sa,

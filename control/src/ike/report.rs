@@ -15,13 +15,12 @@ impl Driver {
     /// Each IKE SA, and each connection that has none.
     pub(crate) fn records(&self, connection: Option<&str>) -> Vec<Value> {
         let fits = |name: &str| connection.is_none_or(|wanted| wanted == name);
-        let sas = self.endpoint.ike_sas();
-        let with_sa: BTreeSet<String> = sas.iter().map(|sa| sa.connection.clone()).collect();
-        let mut records: Vec<Value> = sas
-            .iter()
-            .filter(|sa| fits(&sa.connection))
-            .map(|sa| self.record(sa))
-            .collect();
+        let sas = match connection {
+            Some(name) => self.endpoint.ike_sas_of(name),
+            None => self.endpoint.ike_sas(),
+        };
+        let with_sa: BTreeSet<&String> = sas.iter().map(|sa| &sa.connection).collect();
+        let mut records: Vec<Value> = sas.iter().map(|sa| self.record(sa)).collect();
         for name in self
             .loaded
             .keys()
@@ -66,8 +65,8 @@ impl Driver {
     /// What the exporter shows.
     pub(crate) fn figures(&self, settings: &IkeSettings) -> IkeFigures {
         let mut sas = BTreeMap::new();
-        for sa in self.endpoint.ike_sas() {
-            *sas.entry(sa.state).or_default() += 1;
+        for state in self.endpoint.states() {
+            *sas.entry(state).or_default() += 1;
         }
         IkeFigures {
             connections_configured: self.loaded.len() as u64,
@@ -83,11 +82,8 @@ impl Driver {
 
     /// How many IKE SAs are up.
     pub(crate) fn established(&self) -> usize {
-        self.endpoint
-            .ike_sas()
-            .iter()
-            .filter(|sa| sa.state == "established")
-            .count()
+        let states = self.endpoint.states();
+        states.filter(|state| *state == "established").count()
     }
 
     /// Brings children up; those that were not up.
@@ -118,11 +114,7 @@ impl Driver {
                 Ok(is_up)
             }
             None => {
-                let is_up = self
-                    .endpoint
-                    .ike_sas()
-                    .iter()
-                    .any(|sa| sa.connection == connection && sa.state == "established");
+                let is_up = self.endpoint.is_up(connection);
                 self.endpoint.terminate(now, connection);
                 Ok(is_up)
             }
@@ -141,14 +133,7 @@ impl Driver {
                 self.endpoint.rekey_child(now, connection, name);
                 Ok(())
             }
-            None if !self
-                .endpoint
-                .ike_sas()
-                .iter()
-                .any(|sa| sa.connection == connection && sa.state == "established") =>
-            {
-                not_up(connection)
-            }
+            None if !self.endpoint.is_up(connection) => not_up(connection),
             None => {
                 self.endpoint.rekey_ike(now, connection);
                 Ok(())
@@ -180,9 +165,8 @@ impl Driver {
 
     fn up_children(&self, connection: &str) -> BTreeSet<String> {
         self.endpoint
-            .ike_sas()
+            .ike_sas_of(connection)
             .into_iter()
-            .filter(|sa| sa.connection == connection)
             .flat_map(|sa| sa.children.into_iter().map(|child| child.name))
             .collect()
     }

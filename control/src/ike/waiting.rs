@@ -71,7 +71,8 @@ impl Waiting {
                     reason,
                     ..
                 },
-                _,
+                // Half-open SAs that are closed as well fail, and are no reason to stay up.
+                Goal::Up(_) | Goal::Rekeyed(_),
             ) if *connection == self.connection => {
                 self.replies.end(ExitCode::Refused, Some(reason.clone()));
                 true

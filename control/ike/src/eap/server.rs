@@ -143,6 +143,15 @@ impl EapServer {
         }
     }
 
+    /// Why the peer failed, while it has yet to confirm that.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        match &self.state {
+            State::Refused { reason } => Some(reason),
+            State::Tls(progress) => progress.failed.as_deref(),
+            _ => None,
+        }
+    }
+
     fn failure(&self, reason: &str) -> Verdict {
         Verdict::Failure(self.end(code::FAILURE), reason.to_owned())
     }

@@ -44,18 +44,22 @@ pub struct IkeSummary {
 }
 
 impl IkeSa {
+    fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Handshake(_) => "handshake",
+            Phase::Established => "established",
+            Phase::Replaced => "replaced",
+            Phase::Deleting => "deleting",
+            Phase::Closed => "closed",
+        }
+    }
+
     fn summary(&self) -> IkeSummary {
         let (initiator_spi, responder_spi) = self.spis();
         IkeSummary {
             id: self.id,
             connection: self.connection.name.clone(),
-            state: match self.phase {
-                Phase::Handshake(_) => "handshake",
-                Phase::Established => "established",
-                Phase::Replaced => "replaced",
-                Phase::Deleting => "deleting",
-                Phase::Closed => "closed",
-            },
+            state: self.state(),
             initiator: self.initiator,
             initiator_spi,
             responder_spi,
@@ -85,6 +89,25 @@ impl Endpoint {
         let mut all: Vec<_> = self.sas.values().map(|sa| sa.summary()).collect();
         all.sort_by_key(|sa| sa.id);
         all
+    }
+
+    /// The IKE SAs of one connection, oldest first.
+    pub fn ike_sas_of(&self, connection: &str) -> Vec<IkeSummary> {
+        let ids = self.census.of_connection(connection);
+        ids.filter_map(|id| self.sas.get(&id))
+            .map(|sa| sa.summary())
+            .collect()
+    }
+
+    /// Whether a connection has an IKE SA that is up.
+    pub fn is_up(&self, connection: &str) -> bool {
+        let mut ids = self.census.of_connection(connection);
+        ids.any(|id| self.sas.get(&id).is_some_and(|sa| sa.is_established()))
+    }
+
+    /// The state of every IKE SA, as [`IkeSummary::state`] has it.
+    pub fn states(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.sas.values().map(|sa| sa.state())
     }
 
     /// Every SA that the dataplane should have, inbound before outbound: for a dataplane that kept its keys while the

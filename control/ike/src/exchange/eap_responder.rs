@@ -15,6 +15,9 @@ use crate::payload::id::Identity;
 
 use super::parts::Parts;
 
+/// What an AUTHENTICATION_FAILED of the initiator says (RFC 7296 section 2.21.2).
+pub(crate) const PEER_REFUSED: &str = "the peer refused how we proved who we are";
+
 /// An authentication of the peer by EAP.
 #[derive(Debug)]
 pub(crate) struct EapProgress {
@@ -142,6 +145,14 @@ impl IkeSa {
         if let Some(reason) = self.close_reason.take() {
             self.close(ctx, &reason);
         }
+    }
+
+    /// The peer gave up before it was authenticated: a client that EAP refused, or one that refuses us.
+    pub(crate) fn peer_gave_up(&mut self, ctx: &mut Context<'_>) {
+        ctx.counters.authentication_failed += 1;
+        let eap = self.handshake().ok().and_then(|handshake| handshake.eap.as_ref());
+        let refusal = eap.and_then(|progress| progress.server.refusal().map(str::to_owned));
+        self.close_reason = Some(refusal.unwrap_or_else(|| PEER_REFUSED.to_owned()));
     }
 
     fn conclude_eap(

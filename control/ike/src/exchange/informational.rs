@@ -11,6 +11,7 @@ use crate::payload::notify::NotifyType;
 use crate::payload::sa::Protocol;
 
 use super::Exchange;
+use super::eap_responder::PEER_REFUSED;
 use super::parts::{Parts, status};
 
 /// SPIs remembered of pairs that were deleted before they were known.
@@ -107,6 +108,10 @@ impl IkeSa {
         ctx: &mut Context<'_>,
         parts: &Parts,
     ) -> Result<Vec<Payload>> {
+        if !self.initiator && parts.has(NotifyType::AUTHENTICATION_FAILED) {
+            self.close_reason = Some(PEER_REFUSED.to_owned());
+            return Ok(Vec::new());
+        }
         let mut answer = Vec::new();
         let mut deleted = Vec::new();
         for delete in &parts.deletes {

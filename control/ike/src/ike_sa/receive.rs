@@ -210,6 +210,12 @@ impl IkeSa {
             (Phase::Handshake(_), ExchangeType::IKE_AUTH) if !self.initiator => {
                 self.answer_auth(ctx, header, parts)
             }
+            (Phase::Handshake(_), ExchangeType::INFORMATIONAL)
+                if !self.initiator && parts.has(NotifyType::AUTHENTICATION_FAILED) =>
+            {
+                self.peer_gave_up(ctx);
+                Ok(Some(Vec::new()))
+            }
             (Phase::Handshake(_) | Phase::Closed, _) => {
                 ctx.counters.malformed += 1;
                 Ok(None)

@@ -1,13 +1,17 @@
 //! Identification payload (RFC 7296 section 3.5).
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::name;
 use crate::reader::Reader;
 
 /// Who a peer says it is. Equality is of the wire form, except that names compare without case, and distinguished names
-/// by their attributes, in either order: text may have the most particular one first or last.
+/// by their attributes (RFC 5280 section 7.1), in either order: whoever wrote the configuration may have seen the name either
+/// way. Whether a certificate bears a name is asked more strictly, by [`crate::Certificate::names`].
 #[derive(Clone, Eq)]
 pub enum Identity {
     /// An IPv4 or IPv6 address.
@@ -29,7 +33,7 @@ impl PartialEq for Identity {
         match (self, other) {
             (Self::Address(a), Self::Address(b)) => a == b,
             (Self::Fqdn(a), Self::Fqdn(b)) | (Self::Email(a), Self::Email(b)) => a.eq_ignore_ascii_case(b),
-            (Self::DistinguishedName(a), Self::DistinguishedName(b)) => crate::certificate::same_name(a, b),
+            (Self::DistinguishedName(a), Self::DistinguishedName(b)) => name::same_in_either_order(a, b),
             (Self::KeyId(a), Self::KeyId(b)) => a == b,
             (Self::Other(x, a), Self::Other(y, b)) => x == y && a == b,
             _ => false,
@@ -37,14 +41,46 @@ impl PartialEq for Identity {
     }
 }
 
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind().hash(state);
+        match self {
+            Self::Address(address) => address.hash(state),
+            Self::Fqdn(text) | Self::Email(text) => text.to_ascii_lowercase().hash(state),
+            Self::DistinguishedName(der) => match name::Comparable::of(der) {
+                Some(comparable) => comparable.without_direction().hash(state),
+                None => der.hash(state),
+            },
+            Self::KeyId(data) | Self::Other(_, data) => data.hash(state),
+        }
+    }
+}
+
+impl FromStr for Identity {
+    type Err = Error;
+
+    /// As [`Self::from_text`], but text that looks like a distinguished name has to be one.
+    fn from_str(text: &str) -> Result<Self> {
+        let identity = Self::from_text(text);
+        let is_name = text.contains('=') && !text.starts_with('@');
+        match &identity {
+            _ if text.trim().is_empty() => Err(Error::Local("an identity cannot be empty".into())),
+            Self::Fqdn(_) | Self::Email(_) if is_name => Err(Error::Local(format!(
+                "{text:?} is no distinguished name: expected attributes as in \"CN=gw, O=Example, C=DE\" (RFC 4514)"
+            ))),
+            _ => Ok(identity),
+        }
+    }
+}
+
 impl Identity {
-    /// Guesses the type from text: an address, `keyid:` with hexadecimal digits, a distinguished name (with `=`, as
-    /// `CN=gw, O=Example`, RFC 4514), a mail address (with `@`), else a domain name.
+    /// Guesses the type from text: an address, `keyid:` (or strongSwan's `@#`) with hexadecimal digits, a distinguished name (with `=`, as
+    /// `CN=gw, O=Example`, RFC 4514, or the other way round), a mail address (with `@`), else a domain name.
     pub fn from_text(text: &str) -> Self {
         if let Ok(address) = text.parse() {
             return Self::Address(address);
         }
-        if let Some(hex) = text.strip_prefix("keyid:") {
+        if let Some(hex) = text.strip_prefix("keyid:").or_else(|| text.strip_prefix("@#")) {
             let digits: Option<Vec<u8>> = (hex.len() % 2 == 0)
                 .then(|| {
                     (0..hex.len())
@@ -61,11 +97,7 @@ impl Identity {
         if let Some(name) = text.strip_prefix('@') {
             return Self::Fqdn(name.to_owned());
         }
-        if let Some(der) = text
-            .contains('=')
-            .then(|| crate::certificate::name_from_text(text))
-            .flatten()
-        {
+        if let Some(der) = text.contains('=').then(|| name::from_text(text)).flatten() {
             return Self::DistinguishedName(der);
         }
         if text.contains('@') {
@@ -142,7 +174,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Fqdn(text) | Self::Email(text) => f.write_str(text),
-            Self::DistinguishedName(der) => f.write_str(&crate::certificate::display_name(der)),
+            Self::DistinguishedName(der) => f.write_str(&name::display(der)),
             Self::KeyId(data) => write!(f, "keyid:{}", crate::error::Hex(data)),
             Self::Other(kind, data) => write!(f, "type {kind}:{}", crate::error::Hex(data)),
         }
@@ -173,17 +205,45 @@ mod tests {
             Identity::from_text("a@example.org"),
             Identity::Email("a@example.org".into())
         );
-        assert_eq!(Identity::from_text("keyid:0aff"), Identity::KeyId(vec![10, 255]));
+        for text in ["keyid:0aff", "@#0aff"] {
+            assert_eq!(Identity::from_text(text), Identity::KeyId(vec![10, 255]));
+        }
         let name = Identity::from_text("CN=gw, O=Example Org, C=DE");
         assert!(matches!(name, Identity::DistinguishedName(_)));
         assert_eq!(name, Identity::from_text("c=de,o=example org,cn=GW"));
         assert_ne!(name, Identity::from_text("CN=gw, O=Example, C=DE"));
         assert_ne!(name, Identity::from_text("CN=gw, O=Example Org"));
         assert_eq!(Identity::parse(&name.body()), Ok(name));
+        assert!("CN=gw, frob=1".parse::<Identity>().is_err());
+        assert!("".parse::<Identity>().is_err());
+        assert_eq!("gw.example".parse(), Ok(Identity::from_text("GW.example")));
         assert_ne!(
             Identity::from_text("a.example"),
             Identity::Email("a.example".into())
         );
+    }
+
+    #[test]
+    fn what_is_equal_is_found_again() {
+        let known: std::collections::HashSet<_> = [
+            "CN=gw, O=Example",
+            "gw.Example",
+            "a@example",
+            "keyid:01",
+            "192.0.2.1",
+        ]
+        .map(Identity::from_text)
+        .into();
+        for same in [
+            "O=example, CN=GW",
+            "GW.example",
+            "A@example",
+            "keyid:01",
+            "192.0.2.1",
+        ] {
+            assert!(known.contains(&Identity::from_text(same)), "{same}");
+        }
+        assert!(!known.contains(&Identity::from_text("CN=gw")));
     }
 
     #[test]

@@ -185,14 +185,12 @@ impl Builder {
                 .filter_map(|all| all.parse().ok())
                 .collect();
         }
-        engine.local_id = section
-            .local_id
-            .as_ref()
-            .map(|id| Identity::from_text(id.get_ref()));
+        engine.local_id = section.local_id.as_ref().and_then(|id| identity(source, id));
         engine.remote_id = section
             .remote_id
             .as_ref()
-            .map_or(RemoteId::Any, |id| remote_id(id.get_ref()));
+            .and_then(|id| remote_id(source, id))
+            .unwrap_or(RemoteId::Any);
         self.authentication(source, section, &mut engine);
         if let Some(list) = &section.proposals {
             engine.proposals = proposals(source, list, default_ike_proposals);
@@ -337,18 +335,16 @@ impl Builder {
             Auth::EapRadius => RemoteAuth::EapRelay,
         };
         if let Some(file) = &section.psk_file {
-            let identities = section
-                .remote_id
-                .iter()
-                .map(|id| Identity::from_text(id.get_ref()));
-            let mut identities: Vec<Identity> = identities.collect();
-            if identities.is_empty() {
-                let addresses = section
-                    .remote
-                    .iter()
-                    .filter_map(|text| text.get_ref().parse().ok());
-                identities.extend(addresses.map(Identity::Address));
-            }
+            let mut identities: Vec<Identity> = match &engine.remote_id {
+                RemoteId::Exactly(identity) => vec![identity.clone()],
+                RemoteId::Any => {
+                    let addresses = section.remote.iter();
+                    let addresses = addresses.filter_map(|text| text.get_ref().parse().ok());
+                    addresses.map(Identity::Address).collect()
+                }
+                // Patterns name nobody in particular.
+                RemoteId::FqdnBelow(_) | RemoteId::EmailAt(_) => Vec::new(),
+            };
             if !identities.is_empty() {
                 identities.extend(engine.local_id.clone());
             }
@@ -390,15 +386,27 @@ impl Builder {
     }
 }
 
-fn remote_id(text: &str) -> RemoteId {
-    if text == "%any" {
-        RemoteId::Any
-    } else if let Some(domain) = text.strip_prefix("*.") {
-        RemoteId::FqdnBelow(domain.to_owned())
-    } else if let Some(domain) = text.strip_prefix("*@") {
-        RemoteId::EmailAt(domain.to_owned())
+/// An identity as [`Identity::from_text`] reads it.
+fn identity(source: &Source, text: &Spanned<String>) -> Option<Identity> {
+    match text.get_ref().parse() {
+        Ok(identity) => Some(identity),
+        Err(error) => {
+            source.problem(text.span(), format!("found {:?}: {error}", text.get_ref()));
+            None
+        }
+    }
+}
+
+fn remote_id(source: &Source, text: &Spanned<String>) -> Option<RemoteId> {
+    let word = text.get_ref();
+    if word == "%any" {
+        Some(RemoteId::Any)
+    } else if let Some(domain) = word.strip_prefix("*.") {
+        Some(RemoteId::FqdnBelow(domain.to_owned()))
+    } else if let Some(domain) = word.strip_prefix("*@") {
+        Some(RemoteId::EmailAt(domain.to_owned()))
     } else {
-        RemoteId::Exactly(Identity::from_text(text))
+        identity(source, text).map(RemoteId::Exactly)
     }
 }
 

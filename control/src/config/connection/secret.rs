@@ -14,7 +14,7 @@ use toml::Spanned;
 use zeroize::Zeroizing;
 
 use super::section::{AuthoritySection, CredentialSection, RadiusSection, SecretKind, SecretSection};
-use super::{RadiusServer, period};
+use super::{RadiusServer, identity, period};
 use crate::config::gateway::Builder;
 use crate::config::key_file::KeyAccess;
 use crate::config::secret_file;
@@ -105,7 +105,8 @@ impl Builder {
         let ids: Vec<&str> = section.id.iter().map(|id| id.get_ref().as_str()).collect();
         match (section.kind, ids.as_slice()) {
             (SecretKind::Psk, _) => {
-                let identities = ids.iter().map(|id| Identity::from_text(id)).collect();
+                let identities = section.id.iter().filter_map(|id| identity(source, id));
+                let identities = identities.collect();
                 self.preshared(source, &section.file, identities);
             }
             (SecretKind::Eap, [user]) => {
