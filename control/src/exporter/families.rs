@@ -80,6 +80,10 @@ impl Families {
     }
 
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str], series: Vec<Distribution>) {
+        // A family without series is an error to the encoder.
+        if series.is_empty() {
+            return;
+        }
         let mut family = MetricFamily::default();
         family.set_name(format!("penstock_{name}"));
         family.set_help(help.to_owned());
