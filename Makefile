@@ -36,6 +36,7 @@ test: ## every test, as root; fails where one fails
 test-vm: test-vlan ## in virtual machines without KVM: VLANs, VRFs, zero-copy on igb and virtio NICs; caches 0.8 GB in /var/tmp
 	scripts/packages build demo machine vm
 	bench/vm/prepare
+	bench/vm/peers
 	cargo test --workspace --test vm --test kernel_vrf --no-run
 	cargo test --workspace --test kernel_vrf
 	timeout --foreground 1800 cargo test --workspace --test vm -- --test-threads 1

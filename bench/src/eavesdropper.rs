@@ -196,8 +196,9 @@ fn classify(frame: &[u8]) -> Kind {
             let header_bytes = usize::from(ip[0] & 0x0f) * 4;
             (ip[9], ip.get(header_bytes..).unwrap_or_default())
         }
-        // A multicast listener report starts with a hop-by-hop header and ICMPv6 behind it.
-        0x86dd if ip.len() >= 48 && ip[6] == 0 => (ip[40], &ip[48..]),
+        // A multicast listener report starts with a hop-by-hop header and ICMPv6 behind it, and a fragment with a header of
+        // the same shape.
+        0x86dd if ip.len() >= 48 && matches!(ip[6], 0 | 44) => (ip[40], &ip[48..]),
         0x86dd if ip.len() >= 40 => (ip[6], &ip[40..]),
         _ => return Kind::Clear,
     };

@@ -14,10 +14,29 @@ use crate::process::{Process, wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Listed, so that none is loaded that would touch the host; libipsec comes before netlink, which then leaves SAs to it.
+/// Listed, so that none is loaded that would touch the host.
 const PLUGINS: &str = "random nonce aes sha1 sha2 md5 mgf1 hmac kdf gcm ccm ctr chapoly cmac xcbc curve25519 \
-    drbg gmp openssl pem pkcs1 pkcs8 x509 constraints revocation pubkey kernel-libipsec kernel-netlink socket-default \
+    drbg gmp openssl pem pkcs1 pkcs8 x509 constraints revocation pubkey socket-default \
     vici updown attr eap-identity eap-mschapv2 eap-tls counters";
+
+/// Who carries the ESP of a charon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Esp {
+    /// charon itself, over a TUN device.
+    Userspace,
+    /// The kernel that it runs on.
+    Kernel,
+}
+
+impl Esp {
+    /// libipsec comes before netlink, which then leaves SAs to it.
+    fn plugins(self) -> &'static str {
+        match self {
+            Self::Userspace => "kernel-libipsec kernel-netlink",
+            Self::Kernel => "kernel-netlink",
+        }
+    }
+}
 
 /// Why a peer does not run.
 #[derive(Debug, Error)]
@@ -95,7 +114,7 @@ impl StrongSwan {
         };
         fs::write(
             folder.join("strongswan.conf"),
-            settings(&seen, &files.charon_lines),
+            settings(&seen, Esp::Userspace, &files.charon_lines),
         )?;
         for (place, pem) in &files.pem {
             fs::write(folder.join(place), pem)?;
@@ -217,11 +236,14 @@ impl Drop for StrongSwan {
     }
 }
 
-fn settings(folder: &Path, charon_lines: &str) -> String {
+/// A `strongswan.conf` whose socket and log are in `folder`, with more lines for its section `charon`.
+#[must_use]
+pub fn settings(folder: &Path, esp: Esp, charon_lines: &str) -> String {
     let folder = folder.display();
+    let plugins = format!("{} {PLUGINS}", esp.plugins());
     format!(
         r"charon {{
-  load = {PLUGINS}
+  load = {plugins}
   retransmit_tries = 4
   retransmit_timeout = 1.0
   retransmit_base = 1.4
@@ -249,7 +271,7 @@ fn settings(folder: &Path, charon_lines: &str) -> String {
   }}
 }}
 charon-systemd {{
-  load = {PLUGINS}
+  load = {plugins}
 }}
 swanctl {{
   load = pem pkcs1 pkcs8 x509 openssl pubkey random nonce constraints

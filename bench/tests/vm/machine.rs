@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long one command in the machine may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
 /// Receive and transmit queues of each NIC, and a virtual CPU for each.
 pub(crate) const QUEUES: u16 = 4;
@@ -126,7 +126,11 @@ impl Machine {
         }
         let programs = built("penstock-dataplane").unwrap();
         let programs = programs.parent().unwrap().to_owned();
-        let folders = [("root", &root), ("share", &share), ("programs", &programs)];
+        let peers = cache.join("peers");
+        let mut folders = vec![("root", &root), ("share", &share), ("programs", &programs)];
+        if peers.is_dir() {
+            folders.push(("peers", &peers));
+        }
 
         // QEMU of the prepared root, by that root's own loader: it needs nothing of this machine.
         // `setpriv` ends it even where this process is killed before it could.

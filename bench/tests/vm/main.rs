@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod gateway;
+mod kernel_esp;
 mod machine;
+mod peers;
 
 use bench::eavesdropper::{Eavesdropper, Kind};
 use bench::gateway::{Dataplane, Gateway as HostGateway};
