@@ -1,6 +1,6 @@
 //! Peers that die, return and disagree.
 
-use crate::site::{CHILD, Site, Terms, peer_child};
+use crate::site::{CHILD, Site, Terms, answers, peer_child};
 
 #[test]
 fn a_dead_peer_is_noticed_and_taken_back_when_it_returns() {
@@ -82,4 +82,20 @@ fn a_failed_negotiation_is_told_in_one_line() {
         line.contains("aes128gcm16") && line.contains("aes256gcm16"),
         "{log}"
     );
+}
+
+#[test]
+fn the_first_packet_after_the_peer_brought_the_tunnel_up_is_answered() {
+    let mut terms = Terms::preshared();
+    terms.children = format!("{CHILD}start = \"none\"\n");
+    let site = Site::start("swan-first", &terms);
+    for round in 0..8 {
+        site.peer_initiates();
+        assert!(
+            answers(&site.topology.host_b, "10.1.0.10"),
+            "round {round}\n{}",
+            site.logs()
+        );
+        site.peer_does(&["--terminate", "--ike", "peer", "--timeout", "5"]);
+    }
 }

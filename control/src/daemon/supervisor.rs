@@ -333,7 +333,7 @@ impl Daemon {
         let is_live = self
             .link
             .as_ref()
-            .is_some_and(|link| link.session.phase() == Phase::Live);
+            .is_some_and(|link| matches!(link.session.phase(), Phase::Syncing | Phase::Live));
         let plane = Plane {
             desired: &mut self.desired,
             installer: &mut self.installer,

@@ -27,7 +27,7 @@ pub(crate) struct Plane<'a> {
     pub(crate) desired: &'a mut Desired,
     /// Numbers of names.
     pub(crate) installer: &'a mut Installer,
-    /// Whether it listens now.
+    /// Whether it takes updates now.
     pub(crate) is_live: bool,
 }
 

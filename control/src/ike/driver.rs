@@ -23,8 +23,9 @@ use super::waiting::Waiting;
 use crate::admin::ExitCode;
 use crate::config::{Connection, Gateway, IkeSettings};
 
-/// The longest that an answer waits until the dataplane holds what it announces.
-const INSTALL_LIMIT: Duration = Duration::from_millis(200);
+/// The longest that an answer waits until the dataplane holds what it announces: on a busy machine both processes may
+/// wait for a turn, and less than a peer waits before it asks again.
+const INSTALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Most datagrams that wait so.
 const MAX_HELD: usize = 4096;
