@@ -2,8 +2,8 @@
 // exchanges labels and VPN routes there and tells them over FPM. It is no way to run a gateway.
 //
 //  - stat("/proc/sys/net/mpls") succeeds: zebra then handles labels.
-//  - The kernel's refusal of AF_MPLS routes becomes an acknowledgement, since zebra only passes on to FPM
-//    what was installed; label pushes are cut out of IP routes and next hops, so that the kernel gets
+//  - The kernel's refusal of AF_MPLS routes, and of IPv6 routes by IPv4 next hops (VPNv6 over an IPv4 core),
+//    becomes an acknowledgement, since zebra only passes on to FPM what was installed; label pushes are cut out of IP routes and next hops, so that the kernel gets
 //    the plain route and the routing daemons reach each other.
 //  - An interface of kind "bridge" is shown to zebra as a VRF device, its table being the bridge's forward
 //    delay (both are attribute 1 of their kind). An interface belongs to the VRF whose index its group is
@@ -111,7 +111,8 @@ ssize_t recvmsg(int fd, struct msghdr *into, int flags)
 			int type = answer->msg.nlmsg_type;
 
 			if ((type == RTM_NEWROUTE || type == RTM_DELROUTE)
-			    && (answer->error == -EOPNOTSUPP || answer->error == -EAFNOSUPPORT))
+			    && (answer->error == -EOPNOTSUPP || answer->error == -EAFNOSUPPORT
+				|| answer->error == -EINVAL))
 				answer->error = 0;
 		}
 	}

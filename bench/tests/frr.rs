@@ -1,4 +1,5 @@
-//! Three routers with FRR and Penstock: LDP between them, MP-BGP between the PEs, two customers with the same addresses.
+//! Three routers with FRR and Penstock: LDP between them, MP-BGP VPNv4 and VPNv6 between the PEs, two customers with the
+//! same addresses of both families.
 //!
 //! ```text
 //!  red, blue -- PE1 (1.1.1.1) -- 10.0.12.0/24 -- P (2.2.2.2) -- 10.0.23.0/24 -- PE2 (3.3.3.3) -- red, blue
@@ -81,14 +82,17 @@ fn start(namespace: Namespace, number: u8, cores: &[&str], is_pe: bool) -> Route
     if is_pe {
         let peer = if number == 1 { "3.3.3.3" } else { "1.1.1.1" };
         let mut bgpd = format!(
-            "router bgp 65000\n bgp router-id {id}\n no bgp default ipv4-unicast\n neighbor {peer} remote-as 65000\n neighbor {peer} update-source lo\n neighbor {peer} timers connect 2\n address-family ipv4 vpn\n  neighbor {peer} activate\n exit-address-family\n"
+            "router bgp 65000\n bgp router-id {id}\n no bgp default ipv4-unicast\n neighbor {peer} remote-as 65000\n neighbor {peer} update-source lo\n neighbor {peer} timers connect 2\n address-family ipv4 vpn\n  neighbor {peer} activate\n exit-address-family\n address-family ipv6 vpn\n  neighbor {peer} activate\n exit-address-family\n"
         );
         for (customer, table) in CUSTOMERS.iter().zip(TABLES) {
-            write!(
-                bgpd,
-                "router bgp 65000 vrf {customer}\n address-family ipv4 unicast\n  redistribute connected\n  label vpn export auto\n  rd vpn export {id}:{table}\n  rt vpn both 65000:{table}\n  export vpn\n  import vpn\n exit-address-family\n"
-            )
-            .unwrap();
+            writeln!(bgpd, "router bgp 65000 vrf {customer}").unwrap();
+            for family in ["ipv4", "ipv6"] {
+                write!(
+                    bgpd,
+                    " address-family {family} unicast\n  redistribute connected\n  label vpn export auto\n  rd vpn export {id}:{table}\n  rt vpn both 65000:{table}\n  export vpn\n  import vpn\n exit-address-family\n"
+                )
+                .unwrap();
+            }
         }
         daemons.push(("bgpd", bgpd));
     }
@@ -136,6 +140,14 @@ impl Router {
         )
     }
 
+    /// The state of FPM.
+    fn session(&self) -> serde_json::Value {
+        self.gateway
+            .json(&["show", "fpm"])
+            .map(|mut answer| answer["fpm"][0].take())
+            .unwrap_or_default()
+    }
+
     fn situation(&self) -> String {
         let mut text = String::new();
         for noun in ["fpm", "mpls", "vrf", "routes", "neighbours", "drops"] {
@@ -146,7 +158,9 @@ impl Router {
             "show mpls table",
             "show ip route vrf all",
             "show mpls ldp neighbor",
+            "show ipv6 route vrf all",
             "show bgp ipv4 vpn summary",
+            "show bgp ipv6 vpn",
         ] {
             writeln!(text, "{:?}", self.frr.show(command)).unwrap();
         }
@@ -203,24 +217,26 @@ fn fault_63_75_two_customers_stay_apart_and_flow_on_while_zebra_dies() {
         )
     };
 
-    // Each PE gives a label per VRF, and learns the other site of each customer.
-    let is_up = wait_until(CONVERGENCE, || pe1.learned() == (2, 2) && pe2.learned() == (2, 2));
+    // Each PE gives a label per VRF and family, and learns the other site of each customer.
+    let is_up = wait_until(CONVERGENCE, || pe1.learned() == (4, 4) && pe2.learned() == (4, 4));
     assert!(is_up, "{}", situation());
-    let [far, _] = Host::addresses(2);
-    let answers = wait_until(Duration::from_secs(20), || {
-        west.iter().all(|host| host.reaches(far))
-    });
-    assert!(answers, "{}", situation());
+    let [far_v4, far_v6] = Host::addresses(2);
+    for far in [far_v4, far_v6] {
+        let answers = wait_until(Duration::from_secs(20), || {
+            west.iter().all(|host| host.reaches(far))
+        });
+        assert!(answers, "{far} {}", situation());
 
-    // The same address means another host to each customer.
-    for (customer, other) in [(0, 1), (1, 0)] {
-        let before = [0, 1].map(|which| east[which].echo_requests().unwrap());
-        for _ in 0..5 {
-            assert!(west[customer].reaches(far), "{}", situation());
+        // The same address means another host to each customer.
+        for (customer, other) in [(0, 1), (1, 0)] {
+            let before = [0, 1].map(|which| east[which].echo_requests().unwrap());
+            for _ in 0..5 {
+                assert!(west[customer].reaches(far), "{}", situation());
+            }
+            let after = [0, 1].map(|which| east[which].echo_requests().unwrap());
+            assert_eq!(after[customer] - before[customer], 5);
+            assert_eq!(after[other], before[other], "a packet crossed: {}", situation());
         }
-        let after = [0, 1].map(|which| east[which].echo_requests().unwrap());
-        assert_eq!(after[customer] - before[customer], 5);
-        assert_eq!(after[other], before[other], "a packet crossed: {}", situation());
     }
 
     // What was carried, was carried under labels by the dataplanes.
@@ -240,33 +256,56 @@ fn fault_63_75_two_customers_stay_apart_and_flow_on_while_zebra_dies() {
         situation()
     );
 
-    // zebra crashes and comes back under traffic; what it told stays until it has told it again.
-    let sessions = |router: &Router| router.gateway.json(&["show", "fpm"]).unwrap()["fpm"][0].clone();
-    let probed = probe(&west[0].namespace, &east[0].namespace, far, || {
-        pe1.frr.kill("zebra").unwrap();
-        assert!(wait_until(Duration::from_secs(20), || {
-            sessions(&pe1)["state"] == "listening"
-        }));
-        pe1.frr.start_zebra().unwrap();
-        // ldpd tells its labels anew. bgpd of FRR 8.4 does not tell VPN routes to a new zebra: they stay as they were
-        // told to the old one, for the stale timer.
-        let is_back = wait_until(CONVERGENCE, || {
-            let fpm = sessions(&pe1);
-            fpm["state"] == "connected"
-                && fpm["sessions"] == 2
-                && pe1.learned().1 == 2
-                && pe1
-                    .frr
-                    .show("show mpls table")
-                    .is_ok_and(|table| table.contains("LDP"))
+    // zebra crashes and comes back under traffic; what it told stays until it has told it again. Then control does.
+    let mut of_v4 = None;
+    let of_v6 = probe(&west[1].namespace, &east[1].namespace, far_v6, || {
+        let probed = probe(&west[0].namespace, &east[0].namespace, far_v4, || {
+            replace_zebra(&mut pe1);
+            replace_control(&mut pe1);
         });
-        assert!(is_back, "{}", pe1.situation());
+        of_v4 = Some(probed.unwrap());
     })
     .unwrap();
-    assert!(probed.sent > 100, "{probed:?}");
-    assert!(probed.lost.is_empty(), "{probed:?}\n{}", pe1.situation());
+    for probed in [of_v4.unwrap(), of_v6] {
+        assert!(probed.sent > 100, "{probed:?}");
+        assert!(probed.lost.is_empty(), "{probed:?}\n{}", pe1.situation());
+    }
     for host in &west {
-        assert!(host.reaches(far));
+        assert!(host.reaches(far_v4) && host.reaches(far_v6));
     }
     drop(pe1.namespace);
+}
+
+fn replace_zebra(pe: &mut Router) {
+    pe.frr.kill("zebra").unwrap();
+    assert!(wait_until(Duration::from_secs(20), || {
+        pe.session()["state"] == "listening"
+    }));
+    pe.frr.start_zebra().unwrap();
+    // ldpd tells its labels anew. bgpd of FRR 8.4 does not tell VPN routes to a new zebra: they stay as they were
+    // told to the old one, for the stale timer.
+    let is_back = wait_until(CONVERGENCE, || {
+        let session = pe.session();
+        session["state"] == "connected"
+            && session["sessions"] == 2
+            && pe.learned().1 == 4
+            && pe
+                .frr
+                .show("show mpls table")
+                .is_ok_and(|table| table.contains("LDP"))
+    });
+    assert!(is_back, "{}", pe.situation());
+}
+
+/// A new control process adopts what the dataplane has, and zebra, which does not have the VPN routes any more, connects
+/// to it.
+fn replace_control(pe: &mut Router) {
+    pe.gateway.control().unwrap().kill().unwrap();
+    pe.gateway.start_control().unwrap();
+    let is_back = wait_until(CONVERGENCE, || {
+        // bgpd has given its labels anew since: the old ones stay besides, for the stale timer.
+        let (labels, routes) = pe.learned();
+        pe.session()["state"] == "connected" && labels >= 4 && routes == 4
+    });
+    assert!(is_back, "{}", pe.situation());
 }
