@@ -8,13 +8,12 @@ use esp_aead::{KeyError, OpenKey, Transform};
 use southbound::{Lifetime, Mode, SaRef, SaSpec, UdpEncapsulation};
 
 use super::{Crossing, EspSizes, ReplayState, Selectors, TunnelIndex, Usage, algorithm};
-use crate::tables::publish::{Always, Guard, prefetch};
+use crate::tables::publish::{Always, Guard, prefetch_front};
 
-/// What of an inbound SA may change while it is used.
+/// What of an inbound SA may change while it is used: what each packet needs first.
+#[repr(C)]
 #[derive(Debug)]
 pub struct InboundTerms {
-    /// Its name.
-    pub sa: SaRef,
     /// Our outer address.
     pub local: IpAddr,
     /// The peer's outer address, as last told.
@@ -23,27 +22,37 @@ pub struct InboundTerms {
     pub udp: Option<UdpEncapsulation>,
     /// What may come out of it.
     pub selectors: Selectors,
-    /// Limits of use.
-    pub lifetime: Lifetime,
-    /// Cipher and integrity.
-    pub transform: southbound::Transform,
     // What was last reported by `has_moved`.
     reported: AtomicU64,
+    /// Its name.
+    pub sa: SaRef,
+    /// Cipher and integrity.
+    pub transform: southbound::Transform,
+    /// Limits of use.
+    pub lifetime: Lifetime,
 }
+
+/// Cache lines of the terms that each packet needs, wherever the first one begins.
+const TERMS_LINES: usize = 2;
+
+const _: () = assert!(
+    offset_of!(InboundTerms, selectors) + Selectors::FRONT_BYTES <= 64 * (TERMS_LINES - 1),
+    "a packet needs no more of the terms than is prefetched"
+);
 
 impl InboundTerms {
     /// Those of `spec`.
     #[must_use]
     pub fn new(spec: &SaSpec) -> Self {
         Self {
-            sa: spec.reference(),
             local: spec.local,
             remote: spec.remote,
             udp: spec.udp,
             selectors: Selectors::new(spec.selectors.clone()),
-            lifetime: spec.lifetime,
-            transform: spec.transform,
             reported: AtomicU64::new(0),
+            sa: spec.reference(),
+            transform: spec.transform,
+            lifetime: spec.lifetime,
         }
     }
 
@@ -172,7 +181,7 @@ impl InboundSa {
     /// object itself is there.
     #[inline]
     pub fn prefetch(&self, sequence_low: u32, guard: &Guard) {
-        prefetch(self.terms(guard));
+        prefetch_front(self.terms(guard), TERMS_LINES);
         self.replay.prefetch(sequence_low);
     }
 

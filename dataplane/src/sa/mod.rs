@@ -24,4 +24,5 @@ pub use selector::{Flow, Selectors};
 pub use sequence::{Run, SequenceNumbers};
 pub use template::OuterTemplate;
 pub use transform::{EspSizes, algorithm};
+pub(crate) use tunnel::TUNNEL_LINES;
 pub use tunnel::{Tunnel, TunnelIndex};

@@ -58,6 +58,7 @@ impl From<&wire::flow::Tuple> for Flow {
 }
 
 /// The selectors of an inbound SA.
+#[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selectors {
     /// The addresses of the first pair that admits by them alone, where packets are looked for first.
@@ -75,7 +76,7 @@ struct PairV4 {
 impl PairV4 {
     fn of(pair: &SelectorPair) -> Option<Self> {
         let range = |side: &Endpoint| match (side.addresses.first, side.addresses.last) {
-            (IpAddr::V4(first), IpAddr::V4(last)) => Some((first.to_bits(), last.to_bits())),
+            (IpAddr::V4(first), IpAddr::V4(last)) if first <= last => Some((first.to_bits(), last.to_bits())),
             _ => None,
         };
         is_any_upper(pair)
@@ -90,12 +91,16 @@ impl PairV4 {
 
     #[inline(always)]
     fn covers(self, source: u32, destination: u32) -> bool {
-        let within = |(first, last): (u32, u32), address: u32| first <= address && address <= last;
-        within(self.remote, source) && within(self.local, destination)
+        let within =
+            |(first, last): (u32, u32), address: u32| address.wrapping_sub(first) <= last.wrapping_sub(first);
+        within(self.remote, source) & within(self.local, destination)
     }
 }
 
 impl Selectors {
+    /// Bytes at the front that most packets need.
+    pub(super) const FRONT_BYTES: usize = size_of::<Option<PairV4>>();
+
     /// Takes the contract's selectors.
     #[must_use]
     pub fn new(selectors: Vec<SelectorPair>) -> Self {

@@ -1,5 +1,6 @@
 //! Tunnels as workers see them: rules for the outer header, the SA in use, the way out.
 
+use std::mem::offset_of;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -35,7 +36,8 @@ const NO_SA: u32 = u32::MAX;
 /// How soon a tunnel without an SA may ask again.
 const ACQUIRE_INTERVAL_MS: u64 = 5_000;
 
-/// A tunnel.
+/// A tunnel: what each packet needs first.
+#[repr(C)]
 #[derive(Debug)]
 pub struct Tunnel {
     // The SA in use: a place in the arena of outbound SAs.
@@ -43,28 +45,22 @@ pub struct Tunnel {
     // Those of single workers, which come before it.
     worker_slots: WorkerSlots,
     egress: AtomicU32,
-    egress_mtu_bytes: AtomicU16,
-    path_mtu: PathMtu,
-    // The next moment at which an acquire may be raised.
-    acquire_again_ms: AtomicU64,
-    // Of outer packets that may be fragmented.
-    identification: AtomicU16,
-    /// Its number.
-    pub index: TunnelIndex,
-    /// Its name in updates.
-    pub id: TunnelId,
     /// The table that decapsulated packets are routed in.
     pub inner_vrf: VrfIndex,
     /// The table that ESP packets are routed in.
     pub outer_vrf: VrfIndex,
-    /// Tunnel or transport mode.
-    pub mode: Mode,
+    path_mtu: PathMtu,
+    egress_mtu_bytes: AtomicU16,
+    // Of outer packets that may be fragmented.
+    identification: AtomicU16,
     /// What its packets stand in, besides ESP.
     pub encapsulation: Encapsulation,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
     /// Whether its packets are sealed by an SA.
     pub protected: bool,
-    /// The space of labels that come out of it.
-    pub labels: Option<LabelSpaceId>,
+    /// Whether the MSS of TCP SYNs is lowered to what fits.
+    pub clamp_mss: bool,
     /// Outer DSCP.
     pub dscp: DscpPolicy,
     /// ECN on both ways.
@@ -73,17 +69,31 @@ pub struct Tunnel {
     pub df: DfPolicy,
     /// Outer TTL or hop limit.
     pub ttl: TtlPolicy,
-    /// Whether the MSS of TCP SYNs is lowered to what fits.
-    pub clamp_mss: bool,
     /// Whether each worker that sends asks for an SA of its own.
     pub per_worker: bool,
     /// Largest inner packet, where the operator fixed it.
     pub fixed_inner_mtu_bytes: Option<u16>,
-    /// Our outer address.
-    pub local: IpAddr,
+    /// The space of labels that come out of it.
+    pub labels: Option<LabelSpaceId>,
     /// The peer's outer address.
     pub remote: IpAddr,
+    /// Our outer address.
+    pub local: IpAddr,
+    /// Its number.
+    pub index: TunnelIndex,
+    // The next moment at which an acquire may be raised.
+    acquire_again_ms: AtomicU64,
+    /// Its name in updates.
+    pub id: TunnelId,
 }
+
+/// Cache lines of a tunnel that each packet needs, wherever the first one begins.
+pub(crate) const TUNNEL_LINES: usize = 3;
+
+const _: () = assert!(
+    offset_of!(Tunnel, remote) <= 64 * (TUNNEL_LINES - 1),
+    "a packet needs no more of a tunnel than is prefetched"
+);
 
 impl Tunnel {
     /// A tunnel that has no SA and no way out yet.

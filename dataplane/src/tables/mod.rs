@@ -41,7 +41,7 @@ pub use tunnel_map::{TunnelEnds, TunnelHeader};
 pub use vrf::VrfIndex;
 pub use writer::{Memory, Writer};
 
-use crate::sa::{Flow, InboundSa, OutboundSa, Tunnel, TunnelIndex};
+use crate::sa::{Flow, InboundSa, OutboundSa, TUNNEL_LINES, Tunnel, TunnelIndex};
 use adjacency::{Kind, Link, Multipath};
 use fib_v4::NodesV4;
 use fib_v6::NodesV6;
@@ -277,7 +277,7 @@ impl<'g> View<'g> {
     #[inline]
     pub fn prefetch_tunnel(&self, index: TunnelIndex) {
         if let Some(tunnel) = self.tunnel(index) {
-            publish::prefetch(tunnel);
+            publish::prefetch_front(tunnel, TUNNEL_LINES);
         }
     }
 

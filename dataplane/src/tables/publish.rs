@@ -11,10 +11,10 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -265,19 +265,99 @@ impl Numbers {
     }
 }
 
-const CELLS: usize = 256;
+/// A huge page, of which the kernel is asked to make the memory of cells: with a million objects the walk through the
+/// page tables would cost as much as the cache misses.
+const PAGE_BYTES: usize = 1 << 21;
 
-struct Cell<T>(UnsafeCell<MaybeUninit<T>>);
+/// Flags of as many objects stand together.
+const FLAGS: usize = 4096;
 
-// SAFETY: a cell is written only by whoever took its number from `Numbers` and before `live` says so; after
-// that it is only shared until it is retired.
-unsafe impl<T: Send + Sync> Sync for Cell<T> {}
+/// Room for as many cells as a huge page holds.
+struct Page<T> {
+    start: NonNull<T>,
+}
+
+// SAFETY: a page is memory for values and holds none itself; who shares them is the arena's business.
+unsafe impl<T> Send for Page<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Page<T> {}
+
+impl<T> Page<T> {
+    const CELLS: usize = {
+        assert!(size_of::<T>() != 0 && size_of::<T>() <= PAGE_BYTES && align_of::<T>() <= PAGE_BYTES);
+        PAGE_BYTES / size_of::<T>()
+    };
+    const LAYOUT: Layout = match Layout::from_size_align(PAGE_BYTES, PAGE_BYTES) {
+        Ok(layout) => layout,
+        Err(_) => panic!("the alignment is a power of two"),
+    };
+
+    fn new() -> Self {
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc(Self::LAYOUT) };
+        let Some(start) = NonNull::new(start) else {
+            handle_alloc_error(Self::LAYOUT)
+        };
+        // A kernel without huge pages refuses, and nothing else changes.
+        // SAFETY: exactly the memory of this allocation.
+        #[cfg(not(miri))]
+        let _ = unsafe {
+            nix::sys::mman::madvise(
+                start.cast(),
+                PAGE_BYTES,
+                nix::sys::mman::MmapAdvise::MADV_HUGEPAGE,
+            )
+        };
+        Self { start: start.cast() }
+    }
+
+    /// Where the value of a cell is, or goes.
+    #[inline(always)]
+    fn cell(&self, index: usize) -> *mut T {
+        debug_assert!(index < Self::CELLS);
+        self.start.as_ptr().wrapping_add(index)
+    }
+}
+
+impl<T> Drop for Page<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, and nobody has it any more.
+        unsafe { dealloc(self.start.as_ptr().cast(), Self::LAYOUT) };
+    }
+}
 
 struct Cells<T> {
-    cells: Growing<Cell<T>, CELLS>,
-    live: Growing<AtomicU8, CELLS>,
+    pages: Box<[OnceLock<Page<T>>]>,
+    live: Growing<AtomicU8, FLAGS>,
+    limit: u32,
     free: SegQueue<u32>,
     next: AtomicU32,
+}
+
+// SAFETY: a cell is written only by whoever took its number from `next` or `free` and before `live` says so; after
+// that it is only shared until it is retired.
+unsafe impl<T: Send + Sync> Sync for Cells<T> {}
+
+impl<T> Cells<T> {
+    fn new(limit: usize) -> Self {
+        Self {
+            pages: (0..limit.div_ceil(Page::<T>::CELLS))
+                .map(|_| OnceLock::new())
+                .collect(),
+            live: Growing::new(limit),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            free: SegQueue::new(),
+            next: AtomicU32::new(0),
+        }
+    }
+
+    /// Where the value of a number is, or goes; none where its page was never made.
+    #[inline(always)]
+    fn cell(&self, index: u32) -> Option<*mut T> {
+        let index = index as usize;
+        let page = self.pages.get(index / Page::<T>::CELLS)?.get()?;
+        Some(page.cell(index % Page::<T>::CELLS))
+    }
 }
 
 impl<T> Drop for Cells<T> {
@@ -287,9 +367,9 @@ impl<T> Drop for Cells<T> {
                 .live
                 .get(index)
                 .is_some_and(|live| live.load(Ordering::Acquire) != 0);
-            if let (true, Some(cell)) = (live, self.cells.get(index)) {
+            if let (true, Some(cell)) = (live, self.cell(index)) {
                 // SAFETY: live cells hold a value, and nobody shares what is being dropped.
-                unsafe { (*cell.0.get()).assume_init_drop() };
+                unsafe { cell.drop_in_place() };
             }
         }
     }
@@ -305,12 +385,7 @@ impl<T: Send + Sync + 'static> Arena<T> {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
-            cells: Arc::new(Cells {
-                cells: Growing::new(limit),
-                live: Growing::new(limit),
-                free: SegQueue::new(),
-                next: AtomicU32::new(0),
-            }),
+            cells: Arc::new(Cells::new(limit)),
         }
     }
 
@@ -323,7 +398,7 @@ impl<T: Send + Sync + 'static> Arena<T> {
         }
         // SAFETY: `live` is set after the value was written and cleared before it is retired, and retiring
         // waits for `_guard`.
-        Some(unsafe { (*self.cells.cells.get(index)?.0.get()).assume_init_ref() })
+        Some(unsafe { &*self.cells.cell(index)? })
     }
 
     /// Starts to load the object's first `lines` cache lines.
@@ -332,8 +407,8 @@ impl<T: Send + Sync + 'static> Arena<T> {
         if let Some(live) = self.cells.live.get(index) {
             prefetch(live);
         }
-        if let Some(cell) = self.cells.cells.get(index) {
-            prefetch_lines(cell.0.get().cast_const().cast(), lines);
+        if let Some(cell) = self.cells.cell(index) {
+            prefetch_lines(cell.cast_const().cast(), lines);
         }
     }
 
@@ -343,22 +418,24 @@ impl<T: Send + Sync + 'static> Arena<T> {
     /// [`Full`].
     pub fn insert(&self, value: T) -> Result<u32, Full> {
         let inner = &self.cells;
-        let limit = u32::try_from(inner.cells.limit()).unwrap_or(u32::MAX);
         let index = match inner.free.pop() {
             Some(index) => index,
             None => inner
                 .next
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                    (next < limit).then_some(next + 1)
+                    (next < inner.limit).then_some(next + 1)
                 })
                 .map_err(|_| Full)?,
         };
-        let cell = inner
-            .cells
-            .get_or_grow(index, || Cell(UnsafeCell::new(MaybeUninit::uninit())))?;
+        let page = inner
+            .pages
+            .get(index as usize / Page::<T>::CELLS)
+            .ok_or(Full)?
+            .get_or_init(Page::new);
+        let cell = page.cell(index as usize % Page::<T>::CELLS);
         let live = inner.live.get_or_grow(index, || AtomicU8::new(0))?;
         // SAFETY: the number came from `next` or `free`, so nobody else has it and the cell holds no value.
-        unsafe { (*cell.0.get()).write(value) };
+        unsafe { cell.write(value) };
         live.store(1, Ordering::Release);
         Ok(index)
     }
@@ -374,10 +451,10 @@ impl<T: Send + Sync + 'static> Arena<T> {
         }
         let inner = Arc::clone(&self.cells);
         guard.defer(move || {
-            if let Some(cell) = inner.cells.get(index) {
+            if let Some(cell) = inner.cell(index) {
                 // SAFETY: the swap above made this the only one to drop the value, and the guards that could
                 // have seen it are gone.
-                unsafe { (*cell.0.get()).assume_init_drop() };
+                unsafe { cell.drop_in_place() };
             }
             inner.free.push(index);
         });
@@ -387,7 +464,9 @@ impl<T: Send + Sync + 'static> Arena<T> {
     /// Bytes taken so far.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.cells.cells.memory_bytes() + self.cells.live.memory_bytes()
+        let pages = &self.cells.pages;
+        let made = pages.iter().filter(|page| page.get().is_some()).count();
+        made * PAGE_BYTES + size_of_val(&**pages) + self.cells.live.memory_bytes()
     }
 }
 
@@ -408,6 +487,12 @@ pub fn zeroed_words(count: usize) -> Box<[AtomicU64]> {
 #[inline]
 pub fn prefetch<T>(value: &T) {
     prefetch_lines(std::ptr::from_ref(value).cast(), size_of::<T>().div_ceil(64));
+}
+
+/// Starts to load as many cache lines of `value` from its first byte on.
+#[inline]
+pub fn prefetch_front<T>(value: &T, lines: usize) {
+    prefetch_lines(std::ptr::from_ref(value).cast(), lines);
 }
 
 #[inline]
