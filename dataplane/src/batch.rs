@@ -189,6 +189,20 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether any of `other`'s is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The flags of both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Sets `other`'s.
     #[inline(always)]
     pub const fn set(&mut self, other: Self) {

@@ -183,6 +183,10 @@ pub fn fill_padding(padding: &mut [u8]) {
 /// Checks that padding is 1, 2, 3 and so on (RFC 4303 section 2.4: a receiver should).
 #[inline]
 pub fn verify_padding(padding: &[u8]) -> Result<(), Error> {
+    // What a counter mode needs, without a loop.
+    if let [] | [1] | [1, 2] | [1, 2, 3] = padding {
+        return Ok(());
+    }
     if padding.len() <= usize::from(u8::MAX)
         && padding
             .iter()

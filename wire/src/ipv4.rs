@@ -254,6 +254,36 @@ impl<'p> Packet<'p> {
     }
 }
 
+static NO_UNICAST: [bool; 256] = {
+    let mut octets = [false; 256];
+    let mut octet = 0;
+    while octet < octets.len() {
+        octets[octet] = matches!(octet, 0 | 127 | 224..);
+        octet += 1;
+    }
+    octets
+};
+
+/// Whether addresses with this first octet are of no host that packets travel to or from: this network, loopback,
+/// multicast, reserved (RFC 1812 sections 4.2.2.11 and 5.3.7).
+#[inline(always)]
+#[must_use]
+pub fn is_no_unicast(first_octet: u8) -> bool {
+    NO_UNICAST[first_octet as usize]
+}
+
+/// Whether the checksum of a header without options is right (RFC 1812 section 5.2.2).
+#[inline(always)]
+#[must_use]
+pub fn is_checksum_valid(header: &[u8; HEADER_BYTES]) -> bool {
+    // Whether a sum is a multiple of 2^16 - 1 does not depend on the order of the bytes (RFC 1071 section 2).
+    let (words, _) = header.as_chunks::<4>();
+    let sum = words
+        .iter()
+        .fold(0, |sum, word| sum + u64::from(u32::from_ne_bytes(*word)));
+    sum != 0 && sum.is_multiple_of(0xffff)
+}
+
 /// A header to emit, without options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repr {
@@ -314,11 +344,13 @@ pub fn decrement_ttl(header: &mut [u8; HEADER_BYTES]) -> Result<u8, TtlExpired> 
     if ttl <= 1 {
         return Err(TtlExpired);
     }
-    // RFC 1624 equation 3, where the complement of the old word and the new one are always 0xfeff together.
-    let sum = u32::from(!u16::from_be_bytes([header[10], header[11]])) + 0xfeff;
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    // RFC 1624 equation 3, where the complement of the old word and the new one are always 0xfeff together: one more in
+    // the high byte, in whichever order the bytes are read (RFC 1071 section 2), with the carry, never 0xffff.
+    let one = u32::from(u16::from_ne_bytes([1, 0]));
+    let sum = u32::from(u16::from_ne_bytes([header[10], header[11]])) + one;
+    let checksum = (sum + u32::from(sum >= 0xffff)) as u16;
     header[8] = ttl - 1;
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    header[10..12].copy_from_slice(&checksum.to_ne_bytes());
     Ok(ttl - 1)
 }
 
@@ -464,6 +496,38 @@ mod tests {
             let before = expired;
             assert_eq!(decrement_ttl(&mut expired), Err(TtlExpired));
             assert_eq!(expired, before);
+        }
+    }
+
+    #[test]
+    fn one_hop_less_mends_every_checksum() {
+        for checksum in 0..=u16::MAX {
+            let mut header = [0; HEADER_BYTES];
+            header[0] = 0x45;
+            header[8] = 64;
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            assert_eq!(decrement_ttl(&mut header), Ok(63));
+            let expected = crate::checksum::updated(checksum, 64 << 8, 63 << 8);
+            assert_eq!(header[10..12], expected.to_be_bytes(), "{checksum:04x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_valid_where_its_sum_is(mut header in any::<[u8; HEADER_BYTES]>(), mend in any::<bool>()) {
+            if mend {
+                header[10..12].fill(0);
+                let checksum = Sum::new().bytes(&header).checksum();
+                header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            prop_assert_eq!(is_checksum_valid(&header), Sum::new().bytes(&header).is_valid());
+        }
+
+        #[test]
+        fn an_address_is_of_no_unicast_host_as_its_first_octet_says(first in any::<u8>()) {
+            let address = core::net::Ipv4Addr::new(first, 1, 2, 3);
+            let is_none = first == 0 || first >= 240 || address.is_loopback() || address.is_multicast();
+            prop_assert_eq!(is_no_unicast(first), is_none);
         }
     }
 

@@ -33,12 +33,10 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             continue;
         };
         if let Some((packet_bytes, is_esp)) = usual(frame.bytes()) {
-            // Both hold: `usual` saw that many bytes.
-            let _ = frame.shrink_front(ethernet::HEADER_BYTES);
-            frame.truncate(packet_bytes);
+            // It holds: `usual` saw that many bytes.
+            let _ = frame.narrow(ethernet::HEADER_BYTES, packet_bytes);
             meta.upper_bytes = ipv4::HEADER_BYTES as u16;
-            esp |= u64::from(is_esp) << slot;
-            plain |= u64::from(!is_esp) << slot;
+            *if is_esp { &mut esp } else { &mut plain } |= 1 << slot;
             continue;
         }
         if is_labelled(frame.bytes()) {
@@ -61,35 +59,44 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
             }
             continue;
         }
-        let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
-            if link.vlan != 0 {
-                enter_vlan(link.vlan, frame.len(), meta, context)?;
-            }
-            let front = link.header_bytes;
-            let packet = frame.bytes().get(front..).unwrap_or_default();
-            if link.is_labelled {
-                let _ = frame.shrink_front(front);
-                meta.space = space_of(meta, context).ok_or(DropReason::LabelsRefused)?;
-                meta.flags.set(Flags::LABELLED);
-                return Ok(Next::Labels);
-            }
-            let packet_bytes = measure(packet, link.ipv6)?;
-            // Both hold: `measure` saw that many bytes behind the Ethernet header.
-            let _ = frame.shrink_front(front);
-            frame.truncate(packet_bytes);
-            if link.ipv6 {
-                meta.flags.set(Flags::IPV6);
-            }
-            kind(frame.bytes(), meta, context)
-        });
-        match outcome {
-            Ok(next) => batch.send(slot, next),
-            Err(reason) => batch.discard(slot, reason),
-        }
+        unusual(batch, slot, context);
     }
     batch.send_all(esp, Next::Decap);
     batch.send_all(plain, Next::PolicyOut);
     batch.send_all(labelled, Next::Labels);
+}
+
+/// Any other frame. Apart from the loop above, whose values then stay in registers.
+#[inline(never)]
+fn unusual(batch: &mut Batch<'_>, slot: usize, context: &Context<'_, '_>) {
+    let Some((frame, meta)) = batch.packet_mut(slot) else {
+        return;
+    };
+    let outcome = strip_ethernet(frame.bytes()).and_then(|link| {
+        if link.vlan != 0 {
+            enter_vlan(link.vlan, frame.len(), meta, context)?;
+        }
+        let front = link.header_bytes;
+        let packet = frame.bytes().get(front..).unwrap_or_default();
+        if link.is_labelled {
+            let _ = frame.shrink_front(front);
+            meta.space = space_of(meta, context).ok_or(DropReason::LabelsRefused)?;
+            meta.flags.set(Flags::LABELLED);
+            return Ok(Next::Labels);
+        }
+        let packet_bytes = measure(packet, link.ipv6)?;
+        // Both hold: `measure` saw that many bytes behind the Ethernet header.
+        let _ = frame.shrink_front(front);
+        frame.truncate(packet_bytes);
+        if link.ipv6 {
+            meta.flags.set(Flags::IPV6);
+        }
+        kind(frame.bytes(), meta, context)
+    });
+    match outcome {
+        Ok(next) => batch.send(slot, next),
+        Err(reason) => batch.discard(slot, reason),
+    }
 }
 
 /// The usual frame, seen through at one look: IPv4 of the usual kind, without tags, whole, and of a kind that is no
@@ -97,28 +104,20 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
 #[inline(always)]
 fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
     let (link, packet) = bytes.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
+    let (header, upper) = packet.split_first_chunk::<{ ipv4::HEADER_BYTES }>()?;
+    let upper = upper.first_chunk::<4>()?;
     if [link[12], link[13]] != [0x08, 0x00] {
         return None;
     }
     let packet_bytes = usual_v4(packet)?;
-    let (header, upper) = packet.split_first_chunk::<{ ipv4::HEADER_BYTES }>()?;
-    let upper = upper.first_chunk::<4>()?;
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    let is_esp = match IpProtocol(header[9]) {
-        IpProtocol::ESP => true,
-        IpProtocol::TCP => false,
-        IpProtocol::UDP
-            if !matches!(
-                u16::from_be_bytes([upper[2], upper[3]]),
-                NAT_TRAVERSAL_PORT | MPLS_PORT
-            ) =>
-        {
-            false
-        }
-        _ => return None,
-    };
+    let fragment = u16::from_ne_bytes([header[6] & 0x3f, header[7]]);
+    let protocol = IpProtocol(header[9]);
+    let port = u16::from_be_bytes([upper[2], upper[3]]);
+    let is_esp = protocol == IpProtocol::ESP;
+    let is_plain = protocol == IpProtocol::TCP
+        || (protocol == IpProtocol::UDP && port != NAT_TRAVERSAL_PORT && port != MPLS_PORT);
     let is_whole = packet_bytes >= ipv4::HEADER_BYTES + upper.len() && fragment == 0;
-    is_whole.then_some((packet_bytes, is_esp))
+    (is_whole && (is_esp || is_plain)).then_some((packet_bytes, is_esp))
 }
 
 /// The usual IPv4 packet: without options, sound, and from and to addresses that a router forwards. Answers its length;
@@ -130,9 +129,9 @@ pub(super) fn usual_v4(packet: &[u8]) -> Option<usize> {
     let is_sound = header[0] == 0x45
         && packet_bytes >= ipv4::HEADER_BYTES
         && packet_bytes <= packet.len()
-        && Sum::new().bytes(header).is_valid()
-        && !matches!(header[12], 0 | 127 | 224..)
-        && !matches!(header[16], 0 | 127 | 224..);
+        && ipv4::is_checksum_valid(header)
+        && !ipv4::is_no_unicast(header[12])
+        && !ipv4::is_no_unicast(header[16]);
     is_sound.then_some(packet_bytes)
 }
 

@@ -4,8 +4,8 @@
 //! the neighbour's address is not known yet.
 
 use southbound::{DropReason, PortRole};
-use wire::EtherType;
 use wire::flow::Tuple;
+use wire::{EtherType, ethernet};
 
 use super::{Context, fit};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
@@ -16,96 +16,124 @@ use crate::xsk::Frame;
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     // The neighbour of the packet before: packets of one flow follow each other.
     let mut before: Option<(AdjacencyIndex, &NeighbourAdjacency)> = None;
+    const UNUSUAL: Flags = Flags::IPV6.or(Flags::LABELLED).or(Flags::UNRULED);
     let mut leaving = 0;
     for slot in Slots::of(batch.take(Next::Egress)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        let is_labelled = meta.flags.has(Flags::LABELLED);
         if let Some((known, neighbour)) = before
             && known == meta.adjacency
-            && !meta.flags.has(Flags::UNRULED)
+            && !meta.flags.has_any(UNUSUAL)
+            && neighbour.vlan == 0
             && frame.len() <= usize::from(neighbour.mtu_bytes)
+            && let Some(header) = frame.grow_front_by::<{ ethernet::HEADER_BYTES }>()
         {
-            let written = if is_labelled {
-                label(frame, meta, neighbour)
-            } else {
-                rewrite(frame, meta, neighbour)
-            };
-            match written {
-                Ok(()) => leaving |= 1 << slot,
-                Err(reason) => batch.discard(slot, reason),
-            }
+            let [addresses @ .., high, low] = header;
+            *addresses = neighbour.rewrite;
+            [*high, *low] = EtherType::IPV4.0.to_be_bytes();
+            meta.egress = neighbour.port;
+            meta.device = neighbour.device;
+            leaving |= 1 << slot;
             continue;
         }
-        if meta.adjacency.is_group() {
-            meta.adjacency = context.view.member(meta.adjacency, flow_hash(frame.bytes()));
-        }
-        let adjacency = context.view.adjacency(meta.adjacency, 0);
-        if meta.flags.has(Flags::UNRULED) && crosses(&adjacency, context) {
-            batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
-            continue;
-        }
-        match adjacency {
-            Adjacency::Neighbour(neighbour) if is_labelled => {
-                before = Some((meta.adjacency, neighbour));
-                match label(frame, meta, neighbour) {
-                    Ok(()) => leaving |= 1 << slot,
-                    Err(reason) => batch.discard(slot, reason),
-                }
-            }
-            Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
-                if !meta.adjacency.is_group() {
-                    before = Some((meta.adjacency, neighbour));
-                }
-                match rewrite(frame, meta, neighbour) {
-                    Ok(()) => leaving |= 1 << slot,
-                    Err(reason) => batch.discard(slot, reason),
-                }
-            }
-            // An outer packet is fitted to its path before it is sealed, unless it may be cut outside; what is too long now
-            // met a smaller port since.
-            Adjacency::Neighbour(_) if meta.flags.has(Flags::OUTER) && !may_be_cut(frame.bytes(), meta) => {
-                batch.discard(slot, DropReason::PortMtu)
-            }
-            Adjacency::Neighbour(neighbour) => {
-                fit::shrink(batch, slot, neighbour.mtu_bytes, Next::Egress, context)
-            }
-            Adjacency::Incomplete(neighbour) if neighbour.failed => {
-                if neighbour.should_ask(context.now_ms()) {
-                    context.need_neighbour(neighbour.port_id, neighbour.address);
-                }
-                batch.refuse(
-                    slot,
-                    DropReason::NeighbourUnresolved,
-                    SenderError::HostUnreachable,
-                );
-            }
-            Adjacency::Incomplete(_) | Adjacency::Glean(_) => batch.send(slot, Next::Hold),
-            // A group that mixes ports with other ways, and routes that went since the stage before.
-            Adjacency::Midchain(_) if meta.flags.has(Flags::OUTER) => {
-                batch.discard(slot, DropReason::TunnelLoop)
-            }
-            Adjacency::Midchain(tunnel) => {
-                meta.into = Some(tunnel);
-                batch.send(slot, Next::Midchain);
-            }
-            Adjacency::Local | Adjacency::Kernel if !meta.flags.has(Flags::OUTER) => {
-                batch.send(slot, Next::Punt)
-            }
-            Adjacency::Unreachable => {
-                batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable)
-            }
-            Adjacency::Labelled(_) if !meta.flags.has(Flags::LABELLED) => batch.send(slot, Next::Impose),
-            Adjacency::Labelled(_) | Adjacency::Vrf(_) => batch.discard(slot, DropReason::NoRoute),
-            Adjacency::Blackhole => batch.discard(slot, DropReason::Blackhole),
-            Adjacency::TunnelLoop => batch.discard(slot, DropReason::TunnelLoop),
-            Adjacency::Local | Adjacency::Kernel | Adjacency::NoRoute => {
-                batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute);
-            }
+        if leave(batch, slot, &mut before, context) {
+            leaving |= 1 << slot;
         }
     }
     batch.send_all(leaving, Next::Transmit);
+}
+
+/// Any other packet; whether it leaves, or else it is on another edge. Apart from the loop above, whose values then stay
+/// in registers.
+#[inline(never)]
+fn leave<'u, 'w>(
+    batch: &mut Batch<'u>,
+    slot: usize,
+    before: &mut Option<(AdjacencyIndex, &'w NeighbourAdjacency)>,
+    context: &mut Context<'w, 'u>,
+) -> bool {
+    let Some((frame, meta)) = batch.packet_mut(slot) else {
+        return false;
+    };
+    let is_labelled = meta.flags.has(Flags::LABELLED);
+    if let Some((known, neighbour)) = *before
+        && known == meta.adjacency
+        && !meta.flags.has(Flags::UNRULED)
+        && frame.len() <= usize::from(neighbour.mtu_bytes)
+    {
+        let written = if is_labelled {
+            label(frame, meta, neighbour)
+        } else {
+            rewrite(frame, meta, neighbour)
+        };
+        match written {
+            Ok(()) => return true,
+            Err(reason) => batch.discard(slot, reason),
+        }
+        return false;
+    }
+    if meta.adjacency.is_group() {
+        meta.adjacency = context.view.member(meta.adjacency, flow_hash(frame.bytes()));
+    }
+    let adjacency = context.view.adjacency(meta.adjacency, 0);
+    if meta.flags.has(Flags::UNRULED) && crosses(&adjacency, context) {
+        batch.refuse(slot, DropReason::PolicyNoMatch, SenderError::Prohibited);
+        return false;
+    }
+    match adjacency {
+        Adjacency::Neighbour(neighbour) if is_labelled => {
+            *before = Some((meta.adjacency, neighbour));
+            match label(frame, meta, neighbour) {
+                Ok(()) => return true,
+                Err(reason) => batch.discard(slot, reason),
+            }
+        }
+        Adjacency::Neighbour(neighbour) if frame.len() <= usize::from(neighbour.mtu_bytes) => {
+            if !meta.adjacency.is_group() {
+                *before = Some((meta.adjacency, neighbour));
+            }
+            match rewrite(frame, meta, neighbour) {
+                Ok(()) => return true,
+                Err(reason) => batch.discard(slot, reason),
+            }
+        }
+        // An outer packet is fitted to its path before it is sealed, unless it may be cut outside; what is too long now
+        // met a smaller port since.
+        Adjacency::Neighbour(_) if meta.flags.has(Flags::OUTER) && !may_be_cut(frame.bytes(), meta) => {
+            batch.discard(slot, DropReason::PortMtu)
+        }
+        Adjacency::Neighbour(neighbour) => {
+            fit::shrink(batch, slot, neighbour.mtu_bytes, Next::Egress, context)
+        }
+        Adjacency::Incomplete(neighbour) if neighbour.failed => {
+            if neighbour.should_ask(context.now_ms()) {
+                context.need_neighbour(neighbour.port_id, neighbour.address);
+            }
+            batch.refuse(
+                slot,
+                DropReason::NeighbourUnresolved,
+                SenderError::HostUnreachable,
+            );
+        }
+        Adjacency::Incomplete(_) | Adjacency::Glean(_) => batch.send(slot, Next::Hold),
+        // A group that mixes ports with other ways, and routes that went since the stage before.
+        Adjacency::Midchain(_) if meta.flags.has(Flags::OUTER) => batch.discard(slot, DropReason::TunnelLoop),
+        Adjacency::Midchain(tunnel) => {
+            meta.into = Some(tunnel);
+            batch.send(slot, Next::Midchain);
+        }
+        Adjacency::Local | Adjacency::Kernel if !meta.flags.has(Flags::OUTER) => batch.send(slot, Next::Punt),
+        Adjacency::Unreachable => batch.refuse(slot, DropReason::Unreachable, SenderError::HostUnreachable),
+        Adjacency::Labelled(_) if !meta.flags.has(Flags::LABELLED) => batch.send(slot, Next::Impose),
+        Adjacency::Labelled(_) | Adjacency::Vrf(_) => batch.discard(slot, DropReason::NoRoute),
+        Adjacency::Blackhole => batch.discard(slot, DropReason::Blackhole),
+        Adjacency::TunnelLoop => batch.discard(slot, DropReason::TunnelLoop),
+        Adjacency::Local | Adjacency::Kernel | Adjacency::NoRoute => {
+            batch.refuse(slot, DropReason::NoRoute, SenderError::NoRoute);
+        }
+    }
+    false
 }
 
 /// Whether this is IPv4 without DF.

@@ -18,10 +18,19 @@ use crate::batch::{BATCH_PACKETS, Batch, Flags, Meta, Next, Slots};
 use crate::sa::{InboundSa, InboundTerms, Refusal, Tunnel};
 use crate::xsk::Frame;
 
-/// What a packet says before anything is known of it.
-struct Head {
+/// Packets of one SPI that follow each other.
+struct Heads {
     spi: u32,
-    sequence_low: u32,
+    count: u32,
+}
+
+/// What the packets say of themselves.
+#[derive(Default)]
+struct Headed {
+    slots: u64,
+    runs: ArrayVec<Heads, BATCH_PACKETS>,
+    /// The low halves of the sequence numbers.
+    sequences: ArrayVec<u32, BATCH_PACKETS>,
 }
 
 /// Runs the stage.
@@ -30,57 +39,58 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     if slots == 0 {
         return;
     }
-    let mut heads = ArrayVec::<Head, BATCH_PACKETS>::new();
-    let headed = read_heads(batch, slots, &mut heads, context);
-    prefetch(&heads, context);
+    let mut headed = Headed::default();
+    headed.read(batch, slots, context);
+    headed.prefetch(context);
     let mut runs = ArrayVec::<Run<'_>, BATCH_PACKETS>::new();
     let mut numbers = ArrayVec::<u64, BATCH_PACKETS>::new();
-    let failed = open(batch, headed, &heads, &mut runs, &mut numbers, context);
+    let failed = open(batch, &headed, &mut runs, &mut numbers, context);
     for run in &runs {
         run.finish(batch, &numbers, failed, context);
     }
 }
 
-/// SPI and number of each packet that is long enough to have them; answers which are.
-#[inline(always)]
-fn read_heads(
-    batch: &mut Batch<'_>,
-    slots: u64,
-    heads: &mut ArrayVec<Head, BATCH_PACKETS>,
-    context: &Context<'_, '_>,
-) -> u64 {
-    let mut headed = 0;
-    for slot in Slots::of(slots) {
-        let (bytes, meta) = (batch.bytes(slot), batch.meta(slot));
-        let Some((spi, sequence_low)) = header_at(bytes, meta) else {
-            match unfound(bytes, meta, context, DropReason::EspRunt) {
-                Miss::Drop(reason) => batch.discard(slot, reason),
-                Miss::NotOurs => batch.send(slot, Next::PolicyOut),
+impl Headed {
+    /// Reads the header of each packet that is long enough to have one.
+    #[inline(never)]
+    fn read(&mut self, batch: &mut Batch<'_>, slots: u64, context: &Context<'_, '_>) {
+        for slot in Slots::of(slots) {
+            let (bytes, meta) = (batch.bytes(slot), batch.meta(slot));
+            let Some((spi, sequence_low)) = header_at(bytes, meta) else {
+                match unfound(bytes, meta, context, DropReason::EspRunt) {
+                    Miss::Drop(reason) => batch.discard(slot, reason),
+                    Miss::NotOurs => batch.send(slot, Next::PolicyOut),
+                }
+                continue;
+            };
+            self.slots |= 1 << slot;
+            self.sequences.push(sequence_low);
+            match self.runs.last_mut() {
+                Some(run) if run.spi == spi => run.count += 1,
+                _ => {
+                    context.view.prefetch_entry(spi);
+                    self.runs.push(Heads { spi, count: 1 });
+                }
             }
-            continue;
-        };
-        if heads.last().is_none_or(|before| before.spi != spi) {
-            context.view.prefetch_entry(spi);
         }
-        headed |= 1 << slot;
-        heads.push(Head { spi, sequence_low });
     }
-    headed
-}
 
-/// Starts to load what the packets need of their SAs, a step of pointers at a time.
-fn prefetch(heads: &[Head], context: &Context<'_, '_>) {
-    let is_single = heads.windows(2).all(|pair| pair[0].spi == pair[1].spi);
-    if is_single {
-        return;
-    }
-    for head in heads {
-        context.view.prefetch_inbound(head.spi);
-    }
-    for head in heads {
-        if let Some(sa) = context.view.inbound(head.spi) {
-            sa.prefetch(head.sequence_low, context.view.guard());
-            context.view.prefetch_tunnel(sa.tunnel());
+    /// Starts to load what the packets need of their SAs, where there is more than one, a step of pointers at a time.
+    #[inline(always)]
+    fn prefetch(&self, context: &Context<'_, '_>) {
+        if self.runs.len() < 2 {
+            return;
+        }
+        for run in &self.runs {
+            context.view.prefetch_inbound(run.spi);
+        }
+        let mut at = 0;
+        for run in &self.runs {
+            if let (Some(sa), Some(sequence_low)) = (context.view.inbound(run.spi), self.sequences.get(at)) {
+                sa.prefetch(*sequence_low, context.view.guard());
+                context.view.prefetch_tunnel(sa.tunnel());
+            }
+            at += run.count as usize;
         }
     }
 }
@@ -90,26 +100,24 @@ fn prefetch(heads: &[Head], context: &Context<'_, '_>) {
 #[inline(always)]
 fn open<'w>(
     batch: &mut Batch<'_>,
-    slots: u64,
-    heads: &[Head],
+    headed: &Headed,
     runs: &mut ArrayVec<Run<'w>, BATCH_PACKETS>,
     numbers: &mut ArrayVec<u64, BATCH_PACKETS>,
     context: &Context<'w, '_>,
 ) -> Failed {
     let mut jobs = ArrayVec::<OpenJob<'_>, BATCH_PACKETS>::new();
-    let (mut packets, mut exits) = batch.packets_mut(slots);
-    // Packets of one SA follow each other.
-    for heads in heads.chunk_by(|before, next| before.spi == next.spi) {
-        let found = heads
-            .first()
-            .map_or(Err(DropReason::SpiUnknown), |head| find(head.spi, context));
+    let (mut packets, mut exits) = batch.packets_mut(headed.slots);
+    let mut sequences = headed.sequences.iter();
+    for heads in &headed.runs {
+        let found = find(heads.spi, context);
         let mut run = found
             .as_ref()
             .ok()
             .map(|expecting| Run::new(expecting, jobs.len()));
-        for (head, (slot, frame, meta)) in heads.iter().zip(packets.by_ref()) {
+        let sequences = sequences.by_ref().take(heads.count as usize);
+        for (sequence_low, (slot, frame, meta)) in sequences.zip(packets.by_ref()) {
             let outcome = match &found {
-                Ok(expecting) => expecting.look_at(head.sequence_low, frame.bytes(), meta, context),
+                Ok(expecting) => expecting.look_at(*sequence_low, frame.bytes(), meta, context),
                 Err(reason) => Err(unfound(frame.bytes(), meta, context, *reason)),
             };
             match outcome {
@@ -131,10 +139,8 @@ fn open<'w>(
     esp_aead::open(&mut jobs);
     let mut failed = Failed::default();
     for (number, job) in jobs.iter().enumerate() {
-        match job.verdict {
-            Verdict::Done => {}
-            Verdict::AuthenticationFailed => failed.forged |= 1 << number,
-            Verdict::Pending | Verdict::Malformed => failed.malformed |= 1 << number,
+        if job.verdict != Verdict::Done {
+            failed.note(number, job.verdict);
         }
     }
     failed
@@ -147,11 +153,22 @@ struct Failed {
     malformed: u64,
 }
 
+impl Failed {
+    #[cold]
+    fn note(&mut self, number: usize, verdict: Verdict) {
+        match verdict {
+            Verdict::AuthenticationFailed => self.forged |= 1 << number,
+            _ => self.malformed |= 1 << number,
+        }
+    }
+}
+
 /// An SA, and what its packets are held against.
 struct Expecting<'w> {
     sa: &'w InboundSa,
     terms: &'w InboundTerms,
-    is_expired: bool,
+    /// Where the usual packet is for: our address over IPv4, without UDP.
+    usual_destination: Option<[u8; 4]>,
     overhead_bytes: usize,
     align_mask: usize,
 }
@@ -166,10 +183,14 @@ fn find<'w>(spi: u32, context: &Context<'w, '_>) -> Result<Expecting<'w>, DropRe
         });
     };
     let sizes = sa.sizes();
+    let terms = sa.terms(context.view.guard());
     Ok(Expecting {
         sa,
-        terms: sa.terms(context.view.guard()),
-        is_expired: sa.is_expired(),
+        terms,
+        usual_destination: match (terms.local, terms.udp) {
+            (IpAddr::V4(local), None) if !sa.is_expired() => Some(local.octets()),
+            _ => None,
+        },
         overhead_bytes: 8 + usize::from(sizes.iv_bytes) + usize::from(sizes.icv_bytes),
         align_mask: usize::from(sizes.align_bytes) - 1,
     })
@@ -201,15 +222,13 @@ impl<'w> Expecting<'w> {
         meta: &Meta,
         context: &Context<'_, '_>,
     ) -> Result<(&'w OpenKey, u64), Miss> {
-        let Self { sa, terms, .. } = *self;
-        if !esp_inner::is_addressed_to(bytes, meta, terms.local) {
-            return Err(unfound(bytes, meta, context, DropReason::SaDestination));
-        }
-        if meta.flags.has(Flags::IN_UDP) != terms.udp.is_some() {
-            return Err(Miss::Drop(DropReason::EncapsulationMismatch));
-        }
-        if self.is_expired {
-            return Err(Miss::Drop(DropReason::SaExpired));
+        let sa = self.sa;
+        let is_usual = !meta.flags.has_any(Flags::IPV6.or(Flags::IN_UDP))
+            && self
+                .usual_destination
+                .is_some_and(|local| bytes.get(16..20) == Some(&local[..]));
+        if !is_usual {
+            self.look_at_ends(bytes, meta, context)?;
         }
         let packet_bytes = bytes.len() - usize::from(meta.upper_bytes);
         // RFC 4303 section 2: at least pad length and next header are encrypted.
@@ -231,6 +250,22 @@ impl<'w> Expecting<'w> {
             .map_err(refused)?;
         replay.check(sequence).map_err(refused)?;
         Ok((sa.key(), sequence))
+    }
+
+    /// Whether a packet is for this end of the SA, and the SA may take it.
+    #[inline(never)]
+    fn look_at_ends(&self, bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> Result<(), Miss> {
+        let terms = self.terms;
+        if !esp_inner::is_addressed_to(bytes, meta, terms.local) {
+            return Err(unfound(bytes, meta, context, DropReason::SaDestination));
+        }
+        if meta.flags.has(Flags::IN_UDP) != terms.udp.is_some() {
+            return Err(Miss::Drop(DropReason::EncapsulationMismatch));
+        }
+        if self.sa.is_expired() {
+            return Err(Miss::Drop(DropReason::SaExpired));
+        }
+        Ok(())
     }
 }
 
@@ -272,7 +307,7 @@ impl<'w> Run<'w> {
     }
 
     /// Commits the numbers, takes the inner packets out, counts, and sends the packets on.
-    #[inline(always)]
+    #[inline(never)]
     fn finish(&self, batch: &mut Batch<'_>, numbers: &[u64], failed: Failed, context: &mut Context<'w, '_>) {
         let count = self.slots.count_ones() as usize;
         let numbers = numbers.get(self.first..self.first + count).unwrap_or_default();
@@ -422,6 +457,7 @@ impl<'w> Leaving<'w> {
         self.take_out_any(frame, meta, text_start, text_end, context)
     }
 
+    #[inline(never)]
     fn take_out_any(
         &self,
         frame: &mut Frame<'_>,

@@ -136,8 +136,9 @@ struct Done {
 }
 
 impl<'j, 'w: 'j, 'u: 'j, P: Iterator<Item = (usize, &'j mut Frame<'u>, &'j mut Meta)>> Laying<'_, 'j, 'w, P> {
-    /// Writes everything but IV, ciphertext and ICV, and makes the jobs.
-    #[inline(always)]
+    /// Writes everything but IV, ciphertext and ICV, and makes the jobs. A function for each layout, whose values then
+    /// stay in registers.
+    #[inline(never)]
     fn each(
         &mut self,
         lay_out: impl Fn(&mut Frame<'u>, &mut Meta, u64) -> Result<usize, DropReason>,

@@ -183,8 +183,8 @@ fn usual_inner_bytes(
         && (outer[1] | inner[1]) & 3 == 0
         && inner_bytes >= ipv4::HEADER_BYTES
         && inner_bytes <= payload.len()
-        && Sum::new().bytes(inner).is_valid()
-        && !matches!(inner[12], 0 | 127 | 224..)
+        && ipv4::is_checksum_valid(inner)
+        && !ipv4::is_no_unicast(inner[12])
         && selectors.admit_addresses_v4(address(12), address(16))
         && esp::verify_padding(padding).is_ok();
     is_usual.then_some(inner_bytes)

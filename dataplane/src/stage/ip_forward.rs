@@ -7,37 +7,122 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use southbound::DropReason;
+use wire::ipv4;
 
 use super::{Context, egress, hop};
 use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::tables::{AdjacencyIndex, VrfIndex};
 
 /// Runs the stage.
-pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
-    let mut before = Before::default();
+pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
+    const UNUSUAL: Flags = Flags::IPV6.or(Flags::HOP_TAKEN).or(Flags::OUTER);
+    let mut walk = Walk::of(VrfIndex::MAIN);
+    // What the packet before was found to do: packets of one flow follow each other.
+    let mut before = None::<Usual>;
     let (mut into_tunnels, mut out_of_ports) = (0, 0);
-    // Packets of one table follow each other.
-    let mut counted = (VrfIndex::MAIN, 0, 0);
     for slot in Slots::of(batch.take(Next::Forward)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        let mut index = route(frame.bytes(), meta, &mut before, context);
+        let packet_bytes = frame.len() as u64;
+        if let Some(usual) = before
+            && usual.vrf == meta.vrf
+            && !meta.flags.has_any(UNUSUAL)
+            && let Some(header) = frame.bytes_mut().first_chunk_mut::<{ ipv4::HEADER_BYTES }>()
+            && header[16..] == usual.destination
+            && ipv4::decrement_ttl(header).is_ok()
+        {
+            meta.flags.set(Flags::HOP_TAKEN);
+            meta.adjacency = usual.index;
+            if let Some(tunnel) = usual.index.tunnel() {
+                meta.into = Some(tunnel);
+                into_tunnels |= 1 << slot;
+            } else {
+                out_of_ports |= 1 << slot;
+            }
+            walk.packets += 1;
+            walk.bytes += packet_bytes;
+            continue;
+        }
+        match walk.forward(batch, slot, context) {
+            Some(Way::Tunnel(usual)) => {
+                before = usual;
+                into_tunnels |= 1 << slot;
+            }
+            Some(Way::Port(usual)) => {
+                before = usual;
+                out_of_ports |= 1 << slot;
+            }
+            None => before = None,
+        }
+    }
+    walk.count(context);
+    batch.send_all(into_tunnels, Next::Midchain);
+    batch.send_all(out_of_ports, Next::Egress);
+}
+
+/// What holds for every IPv4 packet of a table to a destination.
+#[derive(Clone, Copy)]
+struct Usual {
+    vrf: VrfIndex,
+    destination: [u8; 4],
+    index: AdjacencyIndex,
+}
+
+/// Where a packet goes on, and what the next one may go by; nothing where its destination alone does not decide.
+enum Way {
+    Tunnel(Option<Usual>),
+    Port(Option<Usual>),
+}
+
+/// Packets of one table, which are counted together: they follow each other.
+struct Walk {
+    vrf: VrfIndex,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Walk {
+    const fn of(vrf: VrfIndex) -> Self {
+        Self {
+            vrf,
+            packets: 0,
+            bytes: 0,
+        }
+    }
+
+    fn count(&self, context: &Context<'_, '_>) {
+        if self.packets != 0 {
+            context.view.count_vrf(self.vrf, self.packets, self.bytes);
+        }
+    }
+
+    /// Any packet; without a way it is on another edge. Apart from the loop above, whose values then stay in registers.
+    #[inline(never)]
+    fn forward<'u>(
+        &mut self,
+        batch: &mut Batch<'u>,
+        slot: usize,
+        context: &mut Context<'_, 'u>,
+    ) -> Option<Way> {
+        let (frame, meta) = batch.packet_mut(slot)?;
+        let mut index = route(frame.bytes(), meta, context);
+        let usual = usual(frame.bytes(), meta, index);
         if let Some(vrf) = index.other_vrf() {
             // A leak, which leads into one other table and no further.
             meta.vrf = vrf;
-            index = route(frame.bytes(), meta, &mut before, context);
+            index = route(frame.bytes(), meta, context);
             if index.other_vrf().is_some() {
                 batch.discard(slot, DropReason::VrfLoop);
-                continue;
+                return None;
             }
         }
-        if counted.0 != meta.vrf {
-            context.view.count_vrf(counted.0, counted.1, counted.2);
-            counted = (meta.vrf, 0, 0);
+        if self.vrf != meta.vrf {
+            self.count(context);
+            *self = Self::of(meta.vrf);
         }
-        counted.1 += 1;
-        counted.2 += frame.len() as u64;
+        self.packets += 1;
+        self.bytes += frame.len() as u64;
         if index.is_group() {
             index = context.view.member(index, egress::flow_hash(frame.bytes()));
         }
@@ -51,18 +136,23 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
                 Some(_) if meta.flags.has(Flags::OUTER) => batch.discard(slot, DropReason::TunnelLoop),
                 Some(tunnel) => {
                     meta.into = Some(tunnel);
-                    into_tunnels |= 1 << slot;
+                    return Some(Way::Tunnel(usual));
                 }
                 None if index.is_labelled() => batch.send(slot, Next::Impose),
-                None => out_of_ports |= 1 << slot,
+                None => return Some(Way::Port(usual)),
             }
         }
+        None
     }
-    if counted.1 != 0 {
-        context.view.count_vrf(counted.0, counted.1, counted.2);
-    }
-    batch.send_all(into_tunnels, Next::Midchain);
-    batch.send_all(out_of_ports, Next::Egress);
+}
+
+fn usual(bytes: &[u8], meta: &Meta, index: AdjacencyIndex) -> Option<Usual> {
+    let destination = *bytes.get(16..)?.first_chunk()?;
+    (index.is_single() && !meta.flags.has(Flags::IPV6)).then_some(Usual {
+        vrf: meta.vrf,
+        destination,
+        index,
+    })
 }
 
 /// A route that leads out of no port and into no tunnel.
@@ -85,27 +175,17 @@ fn end(batch: &mut Batch<'_>, slot: usize, index: AdjacencyIndex) {
     }
 }
 
-/// The answer for the IPv4 packet before: packets of one flow follow each other.
-#[derive(Default)]
-struct Before(Option<(VrfIndex, [u8; 4], AdjacencyIndex)>);
-
 #[inline(always)]
-fn route(bytes: &[u8], meta: &Meta, before: &mut Before, context: &Context<'_, '_>) -> AdjacencyIndex {
+fn route(bytes: &[u8], meta: &Meta, context: &Context<'_, '_>) -> AdjacencyIndex {
     if meta.flags.has(Flags::IPV6) {
-        return match bytes.get(24..40).and_then(|octets| octets.first_chunk::<16>()) {
+        match bytes.get(24..40).and_then(|octets| octets.first_chunk::<16>()) {
             Some(octets) => context.view.route_v6(meta.vrf, Ipv6Addr::from_octets(*octets)),
             None => AdjacencyIndex::NO_ROUTE,
-        };
-    }
-    let Some(octets) = bytes.get(16..20).and_then(|octets| octets.first_chunk::<4>()) else {
-        return AdjacencyIndex::NO_ROUTE;
-    };
-    match before.0 {
-        Some((vrf, destination, index)) if vrf == meta.vrf && destination == *octets => index,
-        _ => {
-            let index = context.view.route_v4(meta.vrf, Ipv4Addr::from_octets(*octets));
-            before.0 = Some((meta.vrf, *octets, index));
-            index
+        }
+    } else {
+        match bytes.get(16..20).and_then(|octets| octets.first_chunk::<4>()) {
+            Some(octets) => context.view.route_v4(meta.vrf, Ipv4Addr::from_octets(*octets)),
+            None => AdjacencyIndex::NO_ROUTE,
         }
     }
 }

@@ -33,6 +33,14 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
+        if let Some((known, open)) = before
+            && Some(known) == meta.into
+            && !meta.flags.has_any(UNUSUAL)
+            && open.takes(frame.bytes())
+        {
+            fitting |= 1 << slot;
+            continue;
+        }
         if meta.flags.has(Flags::OUTER) {
             batch.discard(slot, DropReason::TunnelLoop);
             continue;
@@ -149,7 +157,21 @@ fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>
     Ok(Open { tunnel, mtu_bytes })
 }
 
+/// What is not looked at in haste.
+const UNUSUAL: Flags = Flags::OUTER
+    .or(Flags::UNRULED)
+    .or(Flags::LABELLED)
+    .or(Flags::IPV6);
+
 impl Open<'_> {
+    /// Whether a plain IPv4 packet goes on as it is.
+    #[inline(always)]
+    fn takes(&self, bytes: &[u8]) -> bool {
+        self.tunnel.encapsulation == Encapsulation::Esp
+            && bytes.len() <= usize::from(self.mtu_bytes)
+            && !(self.tunnel.clamp_mss && bytes.get(9) == Some(&IpProtocol::TCP.0))
+    }
+
     /// Whether this is IPv6 of a size that a tunnel must carry however narrow its path is (RFC 2473 section 7.1).
     fn takes_minimum(&self, meta: &Meta, packet_bytes: usize) -> bool {
         packet_bytes <= usize::from(self.least_mtu_bytes(meta))

@@ -85,6 +85,13 @@ impl AdjacencyIndex {
         }
     }
 
+    /// Whether it is a neighbour or link, or a tunnel: neither looked up once more nor chosen among several.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        matches!(self.0 >> KIND_SHIFT, MIDCHAIN | LINK)
+    }
+
     /// Whether it is one of the constants above: it leads out of no port and into no tunnel.
     #[inline]
     #[must_use]

@@ -102,6 +102,16 @@ impl<'u> Frame<'u> {
         self.bytes_mut().get_mut(..count)
     }
 
+    /// The same for a number of bytes that the compiler knows.
+    #[inline(always)]
+    pub fn grow_front_by<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        const { assert!(N <= CHUNK_BYTES) };
+        let start = self.headroom().checked_sub(N)?;
+        self.start = start as u16;
+        self.len += N as u16;
+        self.bytes_mut().first_chunk_mut()
+    }
+
     /// Takes `count` bytes off the packet's front; false, and nothing changed, when it is shorter.
     #[inline]
     #[must_use]
@@ -250,7 +260,11 @@ mod tests {
         assert_eq!(frame.bytes(), b"payload");
         assert_eq!(frame.grow_front(headroom).unwrap().len(), headroom);
         assert_eq!(frame.headroom(), 0);
-        assert!(frame.shrink_front(headroom + 7) && frame.is_empty());
+        assert!(frame.grow_front_by::<1>().is_none());
+        assert!(frame.shrink_front(headroom));
+        frame.grow_front_by::<4>().unwrap().copy_from_slice(b"head");
+        assert_eq!(frame.bytes(), b"headpayload");
+        assert!(frame.shrink_front(4 + 7) && frame.is_empty());
         pool.put(frame);
     }
 
