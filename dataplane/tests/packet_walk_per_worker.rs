@@ -4,22 +4,15 @@
 
 mod walk;
 
-use std::sync::Arc;
-
-use crossbeam_channel::{Sender, unbounded};
-use dataplane::bell::Bell;
 use dataplane::config::Idle;
-use dataplane::counters::WorkerCounters;
-use dataplane::worker::{Command, Parts, Worker};
 use dataplane::xsk::memory::MemoryKernel;
-use dataplane::xsk::{QueueId, RingSizes, memory};
 use southbound::{
-    Encryption, Event, KeyMaterial, Mode, PortId, Rejection, SaRef, SaSpec, Transform, TunnelId, TunnelSpec,
-    Update,
+    Encryption, Event, KeyMaterial, Mode, Rejection, SaRef, SaSpec, Transform, TunnelId, TunnelSpec, Update,
 };
 use walk::gateway::{Gateway, LAN, WAN, port_mac};
 use walk::packets::{Ip, ethernet, inside};
 use walk::pair::Pair;
+use walk::second::Second;
 use walk::specs;
 
 /// Two gateways whose tunnel wants an SA for each worker; the pair in place is for all.
@@ -82,60 +75,23 @@ fn cross(pair: &mut Pair) -> u32 {
     spi(&outer[0])
 }
 
-/// The worker beside the gateway's own, with its own queues of both ports.
-struct Second {
-    worker: Worker<'static>,
+/// The other worker and its ports.
+struct Other {
+    second: Second,
     lan: MemoryKernel<'static>,
     wan: MemoryKernel<'static>,
-    _commands: Sender<Command<'static>>,
 }
 
-impl Second {
+impl Other {
     fn of(gateway: &Gateway) -> Self {
-        let umem = specs::umem(512);
-        let (commands, obeyed) = unbounded();
-        let parts = Parts {
-            reader: gateway.writer.tables().reader_of(1),
-            counters: WorkerCounters::detached(),
-            events: Arc::clone(&gateway.events),
-            paths: Arc::clone(&gateway.paths),
-            commands: obeyed,
-            reports: unbounded().0,
-            bell: Bell::new().unwrap(),
-            tap: None,
-            tracer: Arc::default(),
-            reads_tap: false,
-            idle: Idle::Spin,
-            busy_poll: None,
-            number: 1,
-            handoff: Arc::clone(&gateway.handoff),
-        };
-        let (mut worker, _waker) = Worker::new(umem.pool().unwrap(), parts).unwrap();
-        let sizes = RingSizes {
-            fill: 128,
-            receive: 64,
-            transmit: 64,
-            completion: 64,
-        };
-        let [lan, wan] = [LAN, WAN].map(|port| {
-            let (queue, kernel) = memory::pair(umem, QueueId { port, queue: 1 }, &sizes).unwrap();
-            let slot = gateway.writer.port_slot(PortId(port)).unwrap();
-            commands.send(Command::Add(slot, Box::new(queue))).unwrap();
-            kernel
-        });
-        worker.turn(gateway.now_ns);
-        Self {
-            worker,
-            lan,
-            wan,
-            _commands: commands,
-        }
+        let (second, [lan, wan]) = Second::of(gateway, Idle::Spin, [LAN, WAN]);
+        Self { second, lan, wan }
     }
 
     fn pass(&mut self, now_ns: u64) -> Vec<Vec<u8>> {
         self.lan.deliver(&ethernet(port_mac(LAN), &packet())).unwrap();
-        self.worker.turn(now_ns);
-        self.worker.check_books().unwrap();
+        self.second.worker.turn(now_ns);
+        self.second.worker.check_books().unwrap();
         self.wan
             .collect()
             .iter()
@@ -147,7 +103,7 @@ impl Second {
 #[test]
 fn each_worker_sends_with_its_own_and_meanwhile_with_that_of_all() {
     let mut pair = pair();
-    let mut second = Second::of(&pair.one);
+    let mut second = Other::of(&pair.one);
     let of_all = pair.forth.spi;
     let asks = |worker| Event::WorkerAcquire {
         tunnel: TunnelId(1),

@@ -85,11 +85,7 @@ fn rsa_pss_in_certificates_and_in_authentication() {
     terms.peer_auth = terms.peer_auth.replace("auth = pubkey", &format!("auth = {pss}"));
     terms.charon = "rsa_pss = yes".into();
     let site = Site::start("swan-pss", &terms);
-    site.does(&["up", "site"]);
-    site.assert_joined();
-    site.does(&["down", "site"]);
-    site.peer_initiates();
-    site.assert_joined();
+    site.assert_joined_by_either();
     let log = site.strongswan.log();
     for end in [
         "of 'gw1.example' with RSA_EMSA_PSS",
@@ -106,11 +102,7 @@ fn messages_too_large_for_the_path_travel_in_fragments() {
     terms.connection += "fragment_bytes = 600\n";
     terms.charon = "fragment_size = 600".into();
     let site = Site::start("swan-fragments", &terms);
-    site.does(&["up", "site"]);
-    site.assert_joined();
-    site.does(&["down", "site"]);
-    site.peer_initiates();
-    site.assert_joined();
+    site.assert_joined_by_either();
     let log = site.strongswan.log();
     assert!(
         log.contains("received fragment #"),

@@ -20,11 +20,7 @@ fn a_revoked_peer_is_refused_and_a_good_one_is_not() {
     let [good, bad] = lists;
     terms.secrets.push(("ca.crl".into(), good));
     let site = Site::start("swan-revocation", &terms);
-    site.does(&["up", "site"]);
-    site.assert_joined();
-    site.does(&["down", "site"]);
-    site.peer_initiates();
-    site.assert_joined();
+    site.assert_joined_by_either();
     site.does(&["down", "site"]);
 
     // The list of the next day.

@@ -252,6 +252,15 @@ impl Site {
         self.assert_answers(host_b, "10.1.0.10");
     }
 
+    /// The same, first at Penstock's asking, then at the peer's.
+    pub(crate) fn assert_joined_by_either(&self) {
+        self.does(&["up", "site"]);
+        self.assert_joined();
+        self.does(&["down", "site"]);
+        self.peer_initiates();
+        self.assert_joined();
+    }
+
     pub(crate) fn assert_answers(&self, from: &Namespace, to: &str) {
         assert!(
             wait_until(LIMIT, || answers(from, to)),

@@ -57,11 +57,7 @@ fn the_defaults_of_both_ends() {
     terms.peer = "proposals = default".into();
     terms.peer_children = peer_child("default", "");
     let site = Site::start("swan-defaults", &terms);
-    site.does(&["up", "site"]);
-    site.assert_joined();
-    site.does(&["down", "site"]);
-    site.peer_initiates();
-    site.assert_joined();
+    site.assert_joined_by_either();
     assert!(
         site.ike()["suite"]
             .as_str()
@@ -103,11 +99,7 @@ fn a_post_quantum_preshared_key_is_used_and_required() {
         terms.peer_secrets
     );
     let site = Site::start("swan-ppk", &terms);
-    site.does(&["up", "site"]);
-    site.assert_joined();
-    site.does(&["down", "site"]);
-    site.peer_initiates();
-    site.assert_joined();
+    site.assert_joined_by_either();
     // With another key neither end comes up, and the operator is told why.
     let mut other = terms.clone();
     other.peer_secrets = terms

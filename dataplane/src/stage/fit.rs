@@ -4,14 +4,14 @@ use southbound::{DropReason, WorkerCounter};
 use wire::{IpProtocol, SliceCursor, ipv4, udp};
 
 use super::{Context, mpls_forward};
-use crate::batch::{Batch, Flags, Next, SenderError};
+use crate::batch::{Batch, Flags, Meta, Next, SenderError};
 use crate::fragment::Fragmenter;
 use crate::fragment_v6;
 use crate::xsk::{CHUNK_BYTES, Frame};
 
 /// Fragments the packet where its sender allows that (RFC 791 section 2.3): the pieces go on by `next`, the first in the
-/// packet's own slot and the others with the next batch. Otherwise its sender is told (RFC 1191 section 4, RFC 8200
-/// section 5).
+/// packet's own slot and the others with the next batch, each with the label stack that the packet has (RFC 3032 section
+/// 3.4). Otherwise its sender is told (RFC 1191 section 4, RFC 8200 section 5). `mtu_bytes` is of the IP packet.
 #[cold]
 pub fn shrink<'u>(
     batch: &mut Batch<'u>,
@@ -20,47 +20,30 @@ pub fn shrink<'u>(
     next: Next,
     context: &mut Context<'_, 'u>,
 ) {
-    let Some((frame, meta)) = batch.packet_mut(slot) else {
-        return;
-    };
-    let may_fragment = !meta.flags.has(Flags::IPV6)
-        && ipv4::Header::parse(&mut SliceCursor::new(frame.bytes()))
-            .is_ok_and(|header| !header.dont_fragment());
-    if !may_fragment {
-        batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
-        return;
-    }
-    if cut(batch, slot, mtu_bytes, next, context).is_none() {
-        batch.discard(slot, DropReason::NoFrame);
-    }
-}
-
-/// The same for a packet with its label stack before it, which each piece gets (RFC 3032 section 3.4); `mtu_bytes` is of
-/// the IP packet.
-#[cold]
-pub fn shrink_labelled<'u>(
-    batch: &mut Batch<'u>,
-    slot: usize,
-    mtu_bytes: u16,
-    next: Next,
-    context: &mut Context<'_, 'u>,
-) {
     let bytes = batch.bytes(slot);
-    let packet = match mpls_forward::stack_bytes(bytes) {
-        Ok(label_bytes) => bytes.get(label_bytes..).unwrap_or_default(),
+    let label_bytes = match labels_bytes(bytes, batch.meta(slot)) {
+        Ok(label_bytes) => label_bytes,
         Err(reason) => {
             batch.discard(slot, reason);
             return;
         }
     };
-    let may_fragment = ipv4::Header::parse(&mut SliceCursor::new(packet))
-        .is_ok_and(|header| packet[0] >> 4 == 4 && !header.dont_fragment());
+    let packet = bytes.get(label_bytes..).unwrap_or_default();
+    let may_fragment =
+        ipv4::Header::parse(&mut SliceCursor::new(packet)).is_ok_and(|header| !header.dont_fragment());
     if !may_fragment {
         batch.refuse(slot, DropReason::TooBig, SenderError::TooBig { mtu_bytes });
-        return;
-    }
-    if cut(batch, slot, mtu_bytes, next, context).is_none() {
+    } else if cut(batch, slot, label_bytes, mtu_bytes, next, context).is_none() {
         batch.discard(slot, DropReason::NoFrame);
+    }
+}
+
+/// Bytes of the label stack that the packet begins with.
+fn labels_bytes(bytes: &[u8], meta: &Meta) -> Result<usize, DropReason> {
+    if meta.flags.has(Flags::LABELLED) {
+        mpls_forward::stack_bytes(bytes)
+    } else {
+        Ok(0)
     }
 }
 
@@ -125,18 +108,13 @@ impl Pieces for fragment_v6::Fragmenter<'_> {
 fn cut<'u>(
     batch: &mut Batch<'u>,
     slot: usize,
+    label_bytes: usize,
     mtu_bytes: u16,
     next: Next,
     context: &mut Context<'_, 'u>,
 ) -> Option<()> {
     let mut whole = [0; CHUNK_BYTES];
     let packet = copy(batch.bytes(slot), &mut whole);
-    // A label stack goes before each piece.
-    let label_bytes = if batch.meta(slot).flags.has(Flags::LABELLED) {
-        mpls_forward::stack_bytes(packet).ok()?
-    } else {
-        0
-    };
     let (labels, datagram) = packet.split_at_checked(label_bytes)?;
     let pieces = Fragmenter::new(datagram, usize::from(mtu_bytes)).ok()?;
     place(batch, slot, labels, &pieces, next, context)

@@ -70,9 +70,7 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
             Ok(next) => batch.send(slot, next),
             Err(Stop::Drop(reason)) => batch.discard(slot, reason),
             Err(Stop::Refuse(reason, error)) => batch.refuse(slot, reason, error),
-            Err(Stop::TooBig(mtu_bytes)) => {
-                fit::shrink_labelled(batch, slot, mtu_bytes, Next::Labels, context)
-            }
+            Err(Stop::TooBig(mtu_bytes)) => fit::shrink(batch, slot, mtu_bytes, Next::Labels, context),
         }
     }
     let counters = context.counters;

@@ -7,4 +7,5 @@ pub mod gateway;
 pub mod packets;
 pub mod pair;
 pub mod provider;
+pub mod second;
 pub mod specs;
