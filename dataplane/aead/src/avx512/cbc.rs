@@ -9,9 +9,13 @@ use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::etm::EtmKey;
+use super::multi_hash::unroll;
+use super::transpose::transpose_quarters;
 
 /// Packets encrypted at once.
 pub(crate) const LANES: usize = 16;
+/// Vectors of four lanes.
+const VECTORS: usize = LANES / 4;
 
 /// A packet's text to encrypt, after its IV.
 #[derive(Clone, Copy)]
@@ -34,138 +38,139 @@ pub(crate) unsafe fn encrypt<const RK: usize>(chains: &[Chain<'_>]) {
     let chains = &chains[..count];
     let Some(filler) = chains.first() else { return };
     // Round keys of four packets side by side; idle lanes take the first packet's.
-    let mut schedule = [[_mm512_setzero_si512(); 4]; RK];
-    let mut idle = [[0u8; 16]; LANES];
-    let mut iv_blocks = [[0u8; 16]; LANES];
-    let mut at = [core::ptr::null_mut::<u8>(); LANES];
-    let mut step = [0usize; LANES];
-    let mut left = [0usize; LANES];
-    let lane_keys: [&EtmKey; LANES] = core::array::from_fn(|i| chains.get(i).map_or(filler.key, |c| c.key));
-    for (r, vectors) in schedule.iter_mut().enumerate() {
+    let mut schedule = Schedule([[_mm512_setzero_si512(); VECTORS]; RK]);
+    let keys: [&EtmKey; LANES] = core::array::from_fn(|i| chains.get(i).map_or(filler.key, |c| c.key));
+    for (r, vectors) in schedule.0.iter_mut().enumerate() {
         for (v, vector) in vectors.iter_mut().enumerate() {
-            let lane = |i: usize| lane_keys[4 * v + i].round_keys[r];
-            *vector = join([lane(0), lane(1), lane(2), lane(3)]);
+            *vector = join(core::array::from_fn(|i| &keys[4 * v + i].round_keys[r]));
         }
     }
-    for lane in 0..LANES {
-        at[lane] = idle[lane].as_mut_ptr();
+    let mut blocks = [0; LANES];
+    for (blocks, chain) in blocks.iter_mut().zip(chains) {
+        *blocks = chain.blocks;
     }
-    for (lane, chain) in chains.iter().enumerate() {
-        iv_blocks[lane] = chain.iv_input;
-        at[lane] = chain.text;
-        step[lane] = 16;
-        left[lane] = chain.blocks;
-    }
-    let mut state: [__m512i; 4] = core::array::from_fn(|v| {
-        join([
-            iv_blocks[4 * v],
-            iv_blocks[4 * v + 1],
-            iv_blocks[4 * v + 2],
-            iv_blocks[4 * v + 3],
-        ])
+    let shortest = blocks.iter().copied().min().unwrap_or(0);
+    let longest = blocks.iter().copied().max().unwrap_or(0);
+    let mut state: [__m512i; VECTORS] = core::array::from_fn(|v| {
+        join(core::array::from_fn(|i| {
+            &chains.get(4 * v + i).unwrap_or(filler).iv_input
+        }))
     });
     cipher_vectors(&schedule, &mut state);
-    let ivs: [*mut u8; LANES] = core::array::from_fn(|lane| match chains.get(lane) {
-        Some(chain) => chain.text.wrapping_sub(16),
-        None => at[lane],
-    });
-    // SAFETY: the IV's place of each text, or the lane's idle block.
-    unsafe { store_lanes(&ivs, &state) };
-    loop {
-        // Lanes run together until the next of them ends.
-        let run = left
-            .iter()
-            .copied()
-            .filter(|&blocks| blocks > 0)
-            .min()
-            .unwrap_or(0);
-        if run == 0 {
-            break;
-        }
-        for _ in 0..run {
-            // SAFETY: each pointer is at a block of a text, or at its lane's idle block.
-            unsafe {
-                for (v, state) in state.iter_mut().enumerate() {
-                    *state = _mm512_xor_si512(*state, load_lanes(&at, v));
-                }
-                cipher_vectors(&schedule, &mut state);
-                store_lanes(&at, &state);
-            }
-            for lane in 0..LANES {
-                at[lane] = at[lane].wrapping_add(step[lane]);
-            }
-        }
-        for lane in 0..count {
-            if left[lane] > 0 {
-                left[lane] -= run;
-                if left[lane] == 0 {
-                    at[lane] = idle[lane].as_mut_ptr();
-                    step[lane] = 0;
-                }
+    for (v, chains) in chains.chunks(4).enumerate() {
+        let mut ivs = [[0u8; 16]; 4];
+        // SAFETY: four blocks are 64 bytes; the IV's place is before each text.
+        unsafe {
+            _mm512_storeu_si512(ivs.as_mut_ptr().cast(), state[v]);
+            for (chain, iv) in chains.iter().zip(ivs) {
+                chain.text.sub(16).cast::<[u8; 16]>().write(iv);
             }
         }
     }
-    for vectors in &mut schedule {
-        vectors.zeroize();
+    // Four blocks of each packet at a time.
+    let mut idle = [0u8; 64];
+    let mut done = 0;
+    while done < longest {
+        let mut at = [idle.as_mut_ptr(); LANES];
+        let mut masks = [!0u8; LANES];
+        let whole = done + 4 <= shortest;
+        for (lane, chain) in chains.iter().enumerate() {
+            at[lane] = chain.text.wrapping_add(16 * done);
+        }
+        if !whole {
+            for lane in 0..LANES {
+                let left = blocks[lane].saturating_sub(done).min(4);
+                if left == 0 {
+                    at[lane] = idle.as_mut_ptr();
+                }
+                masks[lane] = ((1u32 << (2 * left)) - 1) as u8;
+            }
+        }
+        // SAFETY: the masks cover blocks of texts alone, without them all 64 bytes are text; or it is the
+        // idle room.
+        unsafe {
+            if whole {
+                let load = |lane: usize| _mm512_loadu_si512(at[lane].cast_const().cast());
+                let data = cipher_four(&schedule, &mut state, load);
+                for (at, row) in at.iter().zip(data.as_flattened()) {
+                    _mm512_storeu_si512(at.cast(), *row);
+                }
+            } else {
+                let load = |lane: usize| _mm512_maskz_loadu_epi64(masks[lane], at[lane].cast_const().cast());
+                let data = cipher_four(&schedule, &mut state, load);
+                for ((at, mask), row) in at.iter().zip(masks).zip(data.as_flattened()) {
+                    _mm512_mask_storeu_epi64(at.cast(), mask, *row);
+                }
+            }
+        }
+        done += 4;
+    }
+}
+
+/// Round keys across lanes.
+struct Schedule<const RK: usize>([[__m512i; VECTORS]; RK]);
+
+impl<const RK: usize> Drop for Schedule<RK> {
+    fn drop(&mut self) {
+        for vectors in &mut self.0 {
+            vectors.zeroize();
+        }
     }
 }
 
 /// Four blocks side by side.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn join(blocks: [[u8; 16]; 4]) -> __m512i {
-    // SAFETY: the array is 64 bytes.
-    unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
+fn join(blocks: [&[u8; 16]; 4]) -> __m512i {
+    // SAFETY: a block is 16 bytes.
+    let block = |i: usize| unsafe { _mm_loadu_si128(blocks[i].as_ptr().cast()) };
+    let low = _mm256_inserti128_si256(_mm256_castsi128_si256(block(0)), block(1), 1);
+    let high = _mm256_inserti128_si256(_mm256_castsi128_si256(block(2)), block(3), 1);
+    _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
 }
 
-/// One block of each of four lanes.
-///
-/// # Safety
-/// The pointers of vector `v` are valid for reading 16 bytes.
-#[target_feature(enable = "avx512f")]
+/// Encrypts the next four blocks of every lane, as `load` gives them, a lane to a vector.
+#[target_feature(enable = "avx512f,vaes")]
 #[inline]
-unsafe fn load_lanes(at: &[*mut u8; LANES], v: usize) -> __m512i {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let lane = |i: usize| _mm_loadu_si128(at[4 * v + i].cast_const().cast());
-        let low = _mm256_inserti128_si256(_mm256_castsi128_si256(lane(0)), lane(1), 1);
-        let high = _mm256_inserti128_si256(_mm256_castsi128_si256(lane(2)), lane(3), 1);
-        _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
+fn cipher_four<const RK: usize>(
+    schedule: &Schedule<RK>,
+    state: &mut [__m512i; VECTORS],
+    load: impl Fn(usize) -> __m512i,
+) -> [[__m512i; 4]; VECTORS] {
+    // data[v][j]: block j of the four lanes of vector v.
+    let mut data = [[_mm512_setzero_si512(); 4]; VECTORS];
+    for (v, data) in data.iter_mut().enumerate() {
+        *data = transpose_quarters([load(4 * v), load(4 * v + 1), load(4 * v + 2), load(4 * v + 3)]);
     }
-}
-
-/// Stores one block of each lane.
-///
-/// # Safety
-/// The pointers are valid for writing 16 bytes.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn store_lanes(at: &[*mut u8; LANES], state: &[__m512i; 4]) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        for v in 0..4 {
-            _mm_storeu_si128(at[4 * v].cast(), _mm512_castsi512_si128(state[v]));
-            _mm_storeu_si128(at[4 * v + 1].cast(), _mm512_extracti32x4_epi32(state[v], 1));
-            _mm_storeu_si128(at[4 * v + 2].cast(), _mm512_extracti32x4_epi32(state[v], 2));
-            _mm_storeu_si128(at[4 * v + 3].cast(), _mm512_extracti32x4_epi32(state[v], 3));
+    unroll!(J in [0 1 2 3] {
+        for v in 0..VECTORS {
+            state[v] = _mm512_xor_si512(state[v], data[v][J]);
         }
+        cipher_vectors(schedule, state);
+        for v in 0..VECTORS {
+            data[v][J] = state[v];
+        }
+    });
+    for data in &mut data {
+        *data = transpose_quarters(*data);
     }
+    data
 }
 
 /// The cipher over four vectors of lanes with their own keys.
 #[target_feature(enable = "avx512f,vaes")]
 #[inline]
-fn cipher_vectors<const RK: usize>(schedule: &[[__m512i; 4]; RK], state: &mut [__m512i; 4]) {
-    for v in 0..4 {
-        state[v] = _mm512_xor_si512(state[v], schedule[0][v]);
+fn cipher_vectors<const RK: usize>(schedule: &Schedule<RK>, state: &mut [__m512i; VECTORS]) {
+    for (state, key) in state.iter_mut().zip(&schedule.0[0]) {
+        *state = _mm512_xor_si512(*state, *key);
     }
-    for keys in &schedule[1..RK - 1] {
-        for v in 0..4 {
-            state[v] = _mm512_aesenc_epi128(state[v], keys[v]);
+    for keys in &schedule.0[1..RK - 1] {
+        for (state, key) in state.iter_mut().zip(keys) {
+            *state = _mm512_aesenc_epi128(*state, *key);
         }
     }
-    for v in 0..4 {
-        state[v] = _mm512_aesenclast_epi128(state[v], schedule[RK - 1][v]);
+    for (state, key) in state.iter_mut().zip(&schedule.0[RK - 1]) {
+        *state = _mm512_aesenclast_epi128(*state, *key);
     }
 }
 

@@ -5,7 +5,10 @@ use core::arch::x86_64::*;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::multi_hash::unroll;
-use super::transpose::transpose_32;
+use super::transpose::{STEPS, transpose_32};
+
+/// Blocks, and packets, worked on together.
+pub(crate) const LANES: usize = 16;
 
 /// A ChaCha20 key, as large as the other transforms' keys, so that erasing it leaves no byte of what lay
 /// in its place before.
@@ -23,66 +26,85 @@ impl ChaChaKey {
             unused: [0; 336],
         }
     }
-}
 
-/// The input block of a packet: constants, key, counter (ignored), nonce.
-#[derive(Clone, Copy, Zeroize)]
-#[repr(C, align(64))]
-pub(crate) struct InputBlock([u32; 16]);
-
-impl InputBlock {
-    /// Nothing.
-    pub(crate) const EMPTY: Self = Self([0; 16]);
-
-    /// "expand 32-byte k", the key, and a nonce of salt and IV (RFC 7634 §2).
+    /// A row of [`Start::new`]: the key, then a nonce of salt and IV (RFC 7634 §2).
+    #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(crate) fn new(key: &ChaChaKey, salt: [u8; 4], iv: u64) -> Self {
-        let mut words = [0; 16];
-        words[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
-        for (word, bytes) in words[4..12].iter_mut().zip(key.key.as_chunks().0) {
-            *word = u32::from_le_bytes(*bytes);
-        }
-        words[13] = u32::from_le_bytes(salt);
-        words[14] = iv as u32;
-        words[15] = (iv >> 32) as u32;
-        Self(words)
+    pub(crate) fn row(&self, salt: [u8; 4], iv: u64) -> __m512i {
+        let nonce = _mm_set_epi64x(
+            (iv >> 32).cast_signed(),
+            (u64::from(u32::from_le_bytes(salt)) | iv << 32).cast_signed(),
+        );
+        // SAFETY: the key is 32 bytes.
+        let key = unsafe { _mm256_loadu_si256(self.key.as_ptr().cast()) };
+        _mm512_inserti64x4(_mm512_castsi256_si512(key), _mm256_zextsi128_si256(nonce), 1)
     }
 }
 
-/// The key stream of sixteen blocks: lane `i` is the block of `inputs[i]` with counter `counters[i]`.
-///
-/// # Safety
-/// The processor has AVX-512 F and BW.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-pub(crate) unsafe fn blocks(inputs: [&InputBlock; 16], counters: &[u32; 16]) -> [__m512i; 16] {
-    // SAFETY: an input block is 64 bytes, and so are the counters.
-    let (rows, counters) = unsafe {
-        let rows: [__m512i; 16] = core::array::from_fn(|i| _mm512_loadu_si512(inputs[i].0.as_ptr().cast()));
-        (rows, _mm512_loadu_si512(counters.as_ptr().cast()))
-    };
-    let mut start = transpose_32(rows);
-    start[12] = counters;
-    finish(start)
+/// Keys and nonces of sixteen packets, word by word across packets.
+pub(crate) struct Start {
+    key: [__m512i; 8],
+    nonce: [__m512i; 3],
 }
 
-/// The key stream of sixteen blocks of one packet from `counter` on.
-///
-/// # Safety
-/// The processor has AVX-512 F and BW.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-pub(crate) unsafe fn run_of_blocks(input: &InputBlock, counter: u32) -> [__m512i; 16] {
-    let mut start: [__m512i; 16] = core::array::from_fn(|i| _mm512_set1_epi32(input.0[i].cast_signed()));
-    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    start[12] = _mm512_add_epi32(_mm512_set1_epi32(counter.cast_signed()), lanes);
-    finish(start)
+impl Start {
+    /// Of a row for each packet ([`ChaChaKey::row`]).
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(crate) fn new(rows: [__m512i; LANES]) -> Self {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, n0, n1, n2, ..] = transpose_32(rows);
+        Self {
+            key: [k0, k1, k2, k3, k4, k5, k6, k7],
+            nonce: [n0, n1, n2],
+        }
+    }
+
+    /// The key stream of sixteen blocks, word by word across lanes: lane `i` is a block of packet
+    /// `packets[i]` with counter `counters[i]`. `between` is done in [`STEPS`] parts between the rounds.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn words(
+        &self,
+        packets: __m512i,
+        counters: __m512i,
+        between: impl FnMut(usize),
+    ) -> [__m512i; 16] {
+        let take = |word| _mm512_permutexvar_epi32(packets, word);
+        let constant = |word: u32| _mm512_set1_epi32(word.cast_signed());
+        // "expand 32-byte k"
+        let start = [
+            constant(0x6170_7865),
+            constant(0x3320_646e),
+            constant(0x7962_2d32),
+            constant(0x6b20_6574),
+            take(self.key[0]),
+            take(self.key[1]),
+            take(self.key[2]),
+            take(self.key[3]),
+            take(self.key[4]),
+            take(self.key[5]),
+            take(self.key[6]),
+            take(self.key[7]),
+            counters,
+            take(self.nonce[0]),
+            take(self.nonce[1]),
+            take(self.nonce[2]),
+        ];
+        rounds(start, between)
+    }
 }
 
-/// Twenty rounds, the addition of the input, and each lane's words brought together.
-#[target_feature(enable = "avx512f,avx512bw")]
+impl Drop for Start {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.nonce.zeroize();
+    }
+}
+
+/// Twenty rounds and the addition of the input; see [`Start::words`].
+#[target_feature(enable = "avx512f")]
 #[inline]
-fn finish(start: [__m512i; 16]) -> [__m512i; 16] {
+fn rounds(start: [__m512i; 16], mut between: impl FnMut(usize)) -> [__m512i; 16] {
     let mut x = start;
     macro_rules! step {
         ($a:literal, $b:literal, $d:literal, $bits:literal) => {
@@ -99,12 +121,15 @@ fn finish(start: [__m512i; 16]) -> [__m512i; 16] {
             $(step!($c, $d, $b, 7);)*
         };
     }
-    for _ in 0..10 {
+    for i in 0..10 {
         quarters!([0 4 8 12] [1 5 9 13] [2 6 10 14] [3 7 11 15]);
         quarters!([0 5 10 15] [1 6 11 12] [2 7 8 13] [3 4 9 14]);
+        if i < STEPS {
+            between(i);
+        }
     }
     unroll!(I in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
         x[I] = _mm512_add_epi32(x[I], start[I]);
     });
-    transpose_32(x)
+    x
 }

@@ -6,9 +6,7 @@
 
 use core::arch::x86_64::*;
 
-use zeroize::Zeroize;
-
-use super::transpose::{transpose_32, transpose_64};
+use super::transpose::{STEPS, Square, transpose_32, transpose_64};
 use crate::hmac::{Hash, HmacState, MAX_OUTPUT_BYTES};
 
 /// Repeats a block with a constant index.
@@ -29,11 +27,12 @@ pub(crate) trait MultiHash: Hash {
     /// With fewer messages than these, one after the other is faster.
     const WORTHWHILE: usize;
 
-    /// Absorbs a block per lane; the first [`Self::LANES`] pointers count.
+    /// Absorbs a block per lane, given as its big-endian words across lanes. `between` is done in [`STEPS`]
+    /// parts between the rounds.
     ///
     /// # Safety
-    /// The processor has AVX-512 F and BW, and each pointer is valid for reading a block.
-    unsafe fn compress_lanes(state: &mut [__m512i; 8], blocks: &[*const u8; 16]);
+    /// The processor has AVX-512 F and BW.
+    unsafe fn compress_words(state: &mut [__m512i; 8], words: &[__m512i; 16], between: impl FnMut(usize));
 }
 
 /// A message to authenticate.
@@ -54,23 +53,30 @@ struct Tail([u8; 256]);
 /// Authenticates up to [`MultiHash::LANES`] messages.
 ///
 /// # Safety
-/// The processor has AVX-512 F and BW; each message's bytes are valid for reads.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+/// The processor has AVX-512 F, BW, VL and DQ; each message's bytes are valid for reads.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(crate) unsafe fn macs<H: MultiHash>(messages: &[Message<'_>], out: &mut [[u8; MAX_OUTPUT_BYTES]; 16]) {
     let count = messages.len().min(H::LANES);
     let messages = &messages[..count];
+    let Some(filler) = messages.first() else { return };
     let mut tails = [Tail([0; 256]); 16];
     let mut whole_blocks = [0usize; 16];
     let mut blocks = [0usize; 16];
-    let mut words = Words::new();
     for (lane, message) in messages.iter().enumerate() {
         whole_blocks[lane] = message.length / H::BLOCK_BYTES;
         let rest = message.length % H::BLOCK_BYTES;
         let tail = &mut tails[lane].0;
-        // SAFETY: the last `rest` bytes of the message, into a buffer that is longer than a block.
+        // SAFETY: the masks cover the last `rest` bytes of the message, less than 128.
         unsafe {
             let from = message.bytes.add(message.length - rest);
-            core::ptr::copy_nonoverlapping(from, tail.as_mut_ptr(), rest);
+            for half in [0, 64] {
+                let mask = low_bits(rest.saturating_sub(half));
+                let bytes = _mm512_maskz_loadu_epi8(mask, from.wrapping_add(half).cast());
+                _mm512_storeu_si512(tail[half..half + 64].as_mut_ptr().cast(), bytes);
+                if rest <= 64 {
+                    break;
+                }
+            }
         }
         let mut end = rest;
         if let Some(suffix) = message.suffix {
@@ -82,27 +88,56 @@ pub(crate) unsafe fn macs<H: MultiHash>(messages: &[Message<'_>], out: &mut [[u8
         let padded = (end + 1 + 2 * H::WORD_BYTES).next_multiple_of(H::BLOCK_BYTES);
         tail[padded - 8..padded].copy_from_slice(&(8 * total as u64).to_be_bytes());
         blocks[lane] = whole_blocks[lane] + padded / H::BLOCK_BYTES;
-        words.set_lane::<H>(lane, &message.state.inner);
     }
-    let mut state = words.load();
-    let longest = blocks.iter().copied().max().unwrap_or(0);
+    // Idle lanes take the first message: what they hash is not used.
+    let state_of = |lane: usize| messages.get(lane).unwrap_or(filler).state;
+    let mut state = load_state::<H>(|lane| &state_of(lane).inner);
+    let longest = blocks[..count].iter().copied().max().unwrap_or(0);
     let shortest = blocks[..count].iter().copied().min().unwrap_or(0);
-    let idle = tails[15].0.as_ptr();
-    for step in 0..longest {
-        let mut at = [idle; 16];
-        for (lane, at) in at[..count].iter_mut().enumerate() {
-            *at = if step < whole_blocks[lane] {
-                // SAFETY: a whole block within the message.
-                unsafe { messages[lane].bytes.add(step * H::BLOCK_BYTES) }
-            } else if step < blocks[lane] {
-                tails[lane].0[(step - whole_blocks[lane]) * H::BLOCK_BYTES..].as_ptr()
+    let shortest_whole = whole_blocks[..count].iter().copied().min().unwrap_or(0);
+    // Where each lane's block of a step is; after the last step, of the last.
+    let advance = |at: &mut [*const u8; 16], step: usize| {
+        if step > 0 && step < shortest_whole {
+            for at in at {
+                *at = at.wrapping_add(H::BLOCK_BYTES);
+            }
+            return;
+        }
+        for lane in 0..count {
+            at[lane] = if step < whole_blocks[lane] {
+                messages[lane].bytes.wrapping_add(step * H::BLOCK_BYTES)
             } else {
-                idle
+                let block = step.min(blocks[lane] - 1) - whole_blocks[lane];
+                tails[lane].0[block * H::BLOCK_BYTES..].as_ptr()
             };
         }
+        let idle = at[0];
+        at[count..].fill(idle);
+    };
+    let mut at = [core::ptr::null(); 16];
+    advance(&mut at, 0);
+    // SAFETY: each pointer is at a block of a message or of a tail.
+    let mut words = unsafe { load_words::<H>(&at) };
+    let mut square = Square::new(words);
+    for step in 0..longest {
         let before = state;
-        // SAFETY: each pointer is at a block of a message, of a tail, or at the idle buffer.
-        unsafe { H::compress_lanes(&mut state, &at) };
+        advance(&mut at, step + 1);
+        if H::WORD_BYTES == 8 {
+            // SAFETY: each pointer is at a block of a message or of a tail.
+            unsafe {
+                H::compress_words(&mut state, &words, |_| ());
+                words = load_words::<H>(&at);
+            }
+        } else {
+            let mut next = words;
+            // SAFETY: as above. The next blocks are brought in between the rounds of these.
+            unsafe {
+                H::compress_words(&mut state, &words, |part| {
+                    load_part::<H>(&at, &mut square, &mut next, part);
+                });
+            }
+            words = next;
+        }
         if step >= shortest {
             let mut active = 0u16;
             for (lane, blocks) in blocks[..count].iter().enumerate() {
@@ -117,110 +152,138 @@ pub(crate) unsafe fn macs<H: MultiHash>(messages: &[Message<'_>], out: &mut [[u8
             }
         }
     }
-    // The outer hash: the inner digest, padding, length.
-    words.store(&state);
-    let digest_bytes = H::OUTPUT_WORDS * H::WORD_BYTES;
-    for (lane, message) in messages.iter().enumerate() {
-        let tail = &mut tails[lane].0[..H::BLOCK_BYTES];
-        tail.fill(0);
-        words.write_lane::<H>(lane, tail);
-        tail[digest_bytes] = 0x80;
-        tail[H::BLOCK_BYTES - 8..]
-            .copy_from_slice(&(8 * (H::BLOCK_BYTES + digest_bytes) as u64).to_be_bytes());
-        words.set_lane::<H>(lane, &message.state.outer);
-    }
-    let at = tails.each_ref().map(|tail| tail.0.as_ptr());
-    let mut state = words.load();
-    // SAFETY: each pointer is at a tail buffer.
-    unsafe { H::compress_lanes(&mut state, &at) };
-    words.store(&state);
-    for (lane, out) in out[..count].iter_mut().enumerate() {
-        words.write_lane::<H>(lane, out);
-    }
-    words.0.zeroize();
-}
-
-/// Chaining values, word by word, each across all lanes.
-#[repr(C, align(64))]
-struct Words([[u64; 8]; 8]);
-
-impl Words {
-    const fn new() -> Self {
-        Self([[0; 8]; 8])
-    }
-
-    #[inline]
-    fn set_lane<H: MultiHash>(&mut self, lane: usize, words: &[u64; 8]) {
-        for (row, word) in self.0.iter_mut().zip(words) {
-            if H::WORD_BYTES == 8 {
-                row[lane] = *word;
-            } else {
-                let shift = 32 * (lane % 2);
-                let pair = &mut row[lane / 2];
-                *pair = (*pair & !(0xffff_ffff << shift)) | (*word & 0xffff_ffff) << shift;
-            }
-        }
-    }
-
-    /// The digest of a lane.
-    #[inline]
-    fn write_lane<H: MultiHash>(&self, lane: usize, out: &mut [u8]) {
-        for (i, row) in self.0[..H::OUTPUT_WORDS].iter().enumerate() {
-            if H::WORD_BYTES == 8 {
-                out[8 * i..8 * i + 8].copy_from_slice(&row[lane].to_be_bytes());
-            } else {
-                let word = (row[lane / 2] >> (32 * (lane % 2))) as u32;
-                out[4 * i..4 * i + 4].copy_from_slice(&word.to_be_bytes());
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn load(&self) -> [__m512i; 8] {
-        // SAFETY: a row is 64 bytes.
-        core::array::from_fn(|i| unsafe { _mm512_loadu_si512(self.0[i].as_ptr().cast()) })
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn store(&mut self, state: &[__m512i; 8]) {
-        for (row, word) in self.0.iter_mut().zip(state) {
-            // SAFETY: a row is 64 bytes.
-            unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), *word) };
-        }
-    }
-}
-
-/// Loads a 64-byte block per lane and turns it to sixteen big-endian words across lanes.
-///
-/// # Safety
-/// Each pointer is valid for reading 64 bytes.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-pub(super) unsafe fn load_words_32(blocks: &[*const u8; 16]) -> [__m512i; 16] {
-    let order = _mm512_broadcast_i32x4(_mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3));
-    // SAFETY: the caller's contract.
-    transpose_32(core::array::from_fn(|i| unsafe {
-        _mm512_shuffle_epi8(_mm512_loadu_si512(blocks[i].cast()), order)
-    }))
-}
-
-/// Loads a 128-byte block per lane, eight lanes, and turns it to sixteen big-endian words across lanes.
-///
-/// # Safety
-/// The first eight pointers are valid for reading 128 bytes.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-pub(super) unsafe fn load_words_64(blocks: &[*const u8; 16]) -> [__m512i; 16] {
-    let order = _mm512_broadcast_i32x4(_mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    // The outer hash: the inner digest, padding, length; words across lanes as they are.
     let mut words = [_mm512_setzero_si512(); 16];
-    for half in 0..2 {
-        // SAFETY: the caller's contract.
-        let columns = transpose_64(core::array::from_fn(|i| unsafe {
-            _mm512_shuffle_epi8(_mm512_loadu_si512(blocks[i].add(64 * half).cast()), order)
-        }));
-        words[8 * half..8 * half + 8].copy_from_slice(&columns);
+    words[..H::OUTPUT_WORDS].copy_from_slice(&state[..H::OUTPUT_WORDS]);
+    let bits = 8 * (H::BLOCK_BYTES + H::OUTPUT_WORDS * H::WORD_BYTES) as i64;
+    if H::WORD_BYTES == 8 {
+        words[H::OUTPUT_WORDS] = _mm512_set1_epi64(i64::MIN);
+        words[15] = _mm512_set1_epi64(bits);
+    } else {
+        words[H::OUTPUT_WORDS] = _mm512_set1_epi32(i32::MIN);
+        words[15] = _mm512_set1_epi32(bits as i32);
     }
-    words
+    let mut state = load_state::<H>(|lane| &state_of(lane).outer);
+    // SAFETY: the features are this function's.
+    unsafe { H::compress_words(&mut state, &words, |_| ()) };
+    let rows = rows::<H>(state);
+    for (out, row) in out[..count].iter_mut().zip(&rows) {
+        // SAFETY: the place is 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *row) };
+    }
+}
+
+/// A mask of so many bits, at most 64.
+#[inline]
+fn low_bits(count: usize) -> u64 {
+    if count >= 64 { !0 } else { (1 << count) - 1 }
+}
+
+/// Chaining values of each lane, word by word across lanes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+#[inline]
+fn load_state<'a, H: MultiHash>(of: impl Fn(usize) -> &'a [u64; 8]) -> [__m512i; 8] {
+    // SAFETY: a chaining value is 64 bytes.
+    let row = |lane| unsafe { _mm512_loadu_si512(of(lane).as_ptr().cast()) };
+    if H::WORD_BYTES == 8 {
+        return transpose_64([row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]);
+    }
+    // Words take the low half of 64 bits each.
+    let row = |lane| _mm512_castsi256_si512(_mm512_cvtepi64_epi32(row(lane)));
+    let [a, b, c, d, e, f, g, h, ..] = transpose_32([
+        row(0),
+        row(1),
+        row(2),
+        row(3),
+        row(4),
+        row(5),
+        row(6),
+        row(7),
+        row(8),
+        row(9),
+        row(10),
+        row(11),
+        row(12),
+        row(13),
+        row(14),
+        row(15),
+    ]);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Each lane's words, big-endian, in a row.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn rows<H: MultiHash>(state: [__m512i; 8]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    let [a, b, c, d, e, f, g, h] = state;
+    if H::WORD_BYTES == 8 {
+        let [a, b, c, d, e, f, g, h] = transpose_64(state).map(|row| turn_words::<H>(row));
+        [
+            a, b, c, d, e, f, g, h, zero, zero, zero, zero, zero, zero, zero, zero,
+        ]
+    } else {
+        let rows = transpose_32([
+            a, b, c, d, e, f, g, h, zero, zero, zero, zero, zero, zero, zero, zero,
+        ]);
+        rows.map(|row| turn_words::<H>(row))
+    }
+}
+
+/// The bytes of each word reversed.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn turn_words<H: Hash>(row: __m512i) -> __m512i {
+    let order = if H::WORD_BYTES == 8 {
+        _mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+    } else {
+        _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)
+    };
+    _mm512_shuffle_epi8(row, _mm512_broadcast_i32x4(order))
+}
+
+/// Loads a block per lane and turns it to sixteen words across lanes.
+///
+/// # Safety
+/// Each pointer is valid for reading a block, the first eight of them where words are 64 bits.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn load_words<H: MultiHash>(blocks: &[*const u8; 16]) -> [__m512i; 16] {
+    // SAFETY: the caller's contract.
+    let row = |lane: usize, offset| unsafe {
+        turn_words::<H>(_mm512_loadu_si512(blocks[lane].wrapping_add(offset).cast()))
+    };
+    if H::WORD_BYTES == 8 {
+        let half = |offset| transpose_64(core::array::from_fn(|lane| row(lane, offset)));
+        let [a, b, c, d, e, f, g, h] = half(0);
+        let [i, j, k, l, m, n, o, p] = half(64);
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    } else {
+        transpose_32(core::array::from_fn(|lane| row(lane, 0)))
+    }
+}
+
+/// One of [`STEPS`] parts of what [`load_words`] does for 32-bit words.
+///
+/// # Safety
+/// As [`load_words`].
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn load_part<H: MultiHash>(
+    blocks: &[*const u8; 16],
+    square: &mut Square,
+    words: &mut [__m512i; 16],
+    part: usize,
+) {
+    if let Some(blocks) = blocks.as_chunks::<4>().0.get(part) {
+        // SAFETY: the caller's contract.
+        let row = |i: usize| unsafe { turn_words::<H>(_mm512_loadu_si512(blocks[i].cast())) };
+        square.replace_four(part, [row(0), row(1), row(2), row(3)]);
+        square.transpose_words(part);
+    } else {
+        let first = part - STEPS / 2;
+        for (i, column) in square.columns(first).into_iter().enumerate() {
+            words[(4 * i + first) % 16] = column;
+        }
+    }
 }

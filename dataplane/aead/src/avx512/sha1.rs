@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::*;
 
-use super::multi_hash::{MultiHash, load_words_32, unroll};
+use super::multi_hash::{MultiHash, unroll};
+use super::transpose::STEPS;
 use crate::hmac::{Hash, Sha1};
 
 impl MultiHash for Sha1 {
@@ -11,9 +12,12 @@ impl MultiHash for Sha1 {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn compress_lanes(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
-        // SAFETY: the caller's contract.
-        let mut w = unsafe { load_words_32(blocks) };
+    unsafe fn compress_words(
+        state: &mut [__m512i; 8],
+        words: &[__m512i; 16],
+        mut between: impl FnMut(usize),
+    ) {
+        let mut w = *words;
         let [mut a, mut b, mut c, mut d, mut e, ..] = *state;
         macro_rules! rounds {
             ($function:literal, $constant:literal, $rounds:tt) => {
@@ -23,6 +27,9 @@ impl MultiHash for Sha1 {
                         let far = _mm512_xor_si512(w[(T + 13) % 16], w[(T + 8) % 16]);
                         let sum = _mm512_ternarylogic_epi32(far, w[(T + 2) % 16], w[T % 16], 0x96);
                         w[T % 16] = _mm512_rol_epi32(sum, 1);
+                    }
+                    if T % 9 == 8 && T / 9 < STEPS {
+                        between(T / 9);
                     }
                     let f = _mm512_ternarylogic_epi32(b, c, d, $function);
                     let early = _mm512_add_epi32(_mm512_add_epi32(e, k), w[T % 16]);

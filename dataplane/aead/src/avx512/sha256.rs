@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::multi_hash::{MultiHash, load_words_32, unroll};
+use super::multi_hash::{MultiHash, unroll};
 use crate::hmac::Sha256;
 
 /// The round constants (FIPS 180-4 §4.2.2).
@@ -79,9 +79,12 @@ impl MultiHash for Sha256 {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn compress_lanes(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
-        // SAFETY: the caller's contract.
-        let mut w = unsafe { load_words_32(blocks) };
+    unsafe fn compress_words(
+        state: &mut [__m512i; 8],
+        words: &[__m512i; 16],
+        mut between: impl FnMut(usize),
+    ) {
+        let mut w = *words;
         let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
         macro_rules! xor3 {
             ($x:expr, $y:expr, $z:expr) => {
@@ -93,27 +96,46 @@ impl MultiHash for Sha256 {
                 _mm512_ror_epi32($x, $bits)
             };
         }
-        for sixteen in 0..4 {
-            unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
-                let k = _mm512_set1_epi32(CONSTANTS[16 * sixteen + T].cast_signed());
+        macro_rules! round {
+            ($t:ident of $sixteen:expr) => {
+                let k = _mm512_set1_epi32(CONSTANTS[16 * $sixteen + $t].cast_signed());
                 let choice = _mm512_ternarylogic_epi32(e, f, g, 0xca);
                 let majority = _mm512_ternarylogic_epi32(a, b, c, 0xe8);
                 let sum1 = xor3!(ror!(e, 6), ror!(e, 11), ror!(e, 25));
                 let sum0 = xor3!(ror!(a, 2), ror!(a, 13), ror!(a, 22));
-                let early = _mm512_add_epi32(_mm512_add_epi32(h, k), w[T]);
+                let early = _mm512_add_epi32(_mm512_add_epi32(h, k), w[$t]);
                 let one = _mm512_add_epi32(_mm512_add_epi32(early, choice), sum1);
                 let two = _mm512_add_epi32(sum0, majority);
                 (h, g, f, e) = (g, f, e, _mm512_add_epi32(d, one));
                 (d, c, b, a) = (c, b, a, _mm512_add_epi32(one, two));
-                // The same word of the next sixteen; wasted in the last.
-                let near = w[(T + 14) % 16];
-                let far = w[(T + 1) % 16];
+            };
+        }
+        // The same word of the next sixteen.
+        macro_rules! extend {
+            ($t:ident) => {
+                let near = w[($t + 14) % 16];
+                let far = w[($t + 1) % 16];
                 let sigma1 = xor3!(ror!(near, 17), ror!(near, 19), _mm512_srli_epi32(near, 10));
                 let sigma0 = xor3!(ror!(far, 7), ror!(far, 18), _mm512_srli_epi32(far, 3));
                 let sums = _mm512_add_epi32(sigma1, sigma0);
-                w[T] = _mm512_add_epi32(_mm512_add_epi32(w[T], w[(T + 9) % 16]), sums);
+                w[$t] = _mm512_add_epi32(_mm512_add_epi32(w[$t], w[($t + 9) % 16]), sums);
+            };
+        }
+        for sixteen in 0..3 {
+            unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+                round!(T of sixteen);
+                extend!(T);
+                if T % 8 == 7 {
+                    between(2 * sixteen + T / 8);
+                }
             });
         }
+        unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+            round!(T of 3);
+            if T % 8 == 7 {
+                between(6 + T / 8);
+            }
+        });
         for (word, after) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
             *word = _mm512_add_epi32(*word, after);
         }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::multi_hash::{MultiHash, load_words_64, unroll};
+use super::multi_hash::{MultiHash, unroll};
 use crate::hmac::{Sha384, Sha512};
 
 /// The round constants (FIPS 180-4 §4.2.3).
@@ -91,9 +91,7 @@ static CONSTANTS: [u64; 80] = [
 
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-unsafe fn compress_512(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
-    // SAFETY: the caller's contract.
-    let mut w = unsafe { load_words_64(blocks) };
+fn compress_512(state: &mut [__m512i; 8], mut w: [__m512i; 16]) {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
     macro_rules! xor3 {
         ($x:expr, $y:expr, $z:expr) => {
@@ -105,27 +103,40 @@ unsafe fn compress_512(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
             _mm512_ror_epi64($x, $bits)
         };
     }
-    for sixteen in 0..5 {
-        unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
-            let k = _mm512_set1_epi64(CONSTANTS[16 * sixteen + T].cast_signed());
+    macro_rules! round {
+        ($t:ident of $sixteen:expr) => {
+            let k = _mm512_set1_epi64(CONSTANTS[16 * $sixteen + $t].cast_signed());
             let choice = _mm512_ternarylogic_epi64(e, f, g, 0xca);
             let majority = _mm512_ternarylogic_epi64(a, b, c, 0xe8);
             let sum1 = xor3!(ror!(e, 14), ror!(e, 18), ror!(e, 41));
             let sum0 = xor3!(ror!(a, 28), ror!(a, 34), ror!(a, 39));
-            let early = _mm512_add_epi64(_mm512_add_epi64(h, k), w[T]);
+            let early = _mm512_add_epi64(_mm512_add_epi64(h, k), w[$t]);
             let one = _mm512_add_epi64(_mm512_add_epi64(early, choice), sum1);
             let two = _mm512_add_epi64(sum0, majority);
             (h, g, f, e) = (g, f, e, _mm512_add_epi64(d, one));
             (d, c, b, a) = (c, b, a, _mm512_add_epi64(one, two));
-            // The same word of the next sixteen; wasted in the last.
-            let near = w[(T + 14) % 16];
-            let far = w[(T + 1) % 16];
+        };
+    }
+    // The same word of the next sixteen.
+    macro_rules! extend {
+        ($t:ident) => {
+            let near = w[($t + 14) % 16];
+            let far = w[($t + 1) % 16];
             let sigma1 = xor3!(ror!(near, 19), ror!(near, 61), _mm512_srli_epi64(near, 6));
             let sigma0 = xor3!(ror!(far, 1), ror!(far, 8), _mm512_srli_epi64(far, 7));
             let sums = _mm512_add_epi64(sigma1, sigma0);
-            w[T] = _mm512_add_epi64(_mm512_add_epi64(w[T], w[(T + 9) % 16]), sums);
+            w[$t] = _mm512_add_epi64(_mm512_add_epi64(w[$t], w[($t + 9) % 16]), sums);
+        };
+    }
+    for sixteen in 0..4 {
+        unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+            round!(T of sixteen);
+            extend!(T);
         });
     }
+    unroll!(T in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15] {
+        round!(T of 4);
+    });
     for (word, after) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
         *word = _mm512_add_epi64(*word, after);
     }
@@ -137,9 +148,8 @@ impl MultiHash for Sha512 {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn compress_lanes(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
-        // SAFETY: the caller's contract.
-        unsafe { compress_512(state, blocks) }
+    unsafe fn compress_words(state: &mut [__m512i; 8], words: &[__m512i; 16], _between: impl FnMut(usize)) {
+        compress_512(state, *words);
     }
 }
 
@@ -149,8 +159,7 @@ impl MultiHash for Sha384 {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn compress_lanes(state: &mut [__m512i; 8], blocks: &[*const u8; 16]) {
-        // SAFETY: the caller's contract.
-        unsafe { compress_512(state, blocks) }
+    unsafe fn compress_words(state: &mut [__m512i; 8], words: &[__m512i; 16], _between: impl FnMut(usize)) {
+        compress_512(state, *words);
     }
 }
