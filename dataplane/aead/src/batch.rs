@@ -3,6 +3,8 @@
 #[cfg(target_arch = "x86_64")]
 use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
+use crate::avx2;
+#[cfg(target_arch = "x86_64")]
 use crate::avx512::{chacha_batch, etm_batch, gcm_batch, gmac};
 use crate::job::{Job, OpenJob, SealJob, Verdict};
 use crate::material::{Family, Material, Shape, Work};
@@ -181,6 +183,9 @@ fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Select
                 Work::Gmac(AesKey::Bits128) => gmac::run::<J, 11, 12>(jobs, selection),
                 Work::Gmac(AesKey::Bits192) => gmac::run::<J, 13, 10>(jobs, selection),
                 Work::Gmac(AesKey::Bits256) => gmac::run::<J, 15, 8>(jobs, selection),
+                Work::GcmAvx2(AesKey::Bits128) => avx2::gcm_batch::run::<J, 11, 12>(jobs, selection),
+                Work::GcmAvx2(AesKey::Bits192) => avx2::gcm_batch::run::<J, 13, 10>(jobs, selection),
+                Work::GcmAvx2(AesKey::Bits256) => avx2::gcm_batch::run::<J, 15, 8>(jobs, selection),
                 Work::ChaCha20Poly1305 => chacha_batch::run(jobs, selection),
                 Work::Etm(cipher, hash) => etm_batch::run(jobs, selection, cipher, hash),
                 Work::None | Work::Portable => {}

@@ -9,13 +9,15 @@ use crate::self_test::self_test;
 pub enum Engine {
     /// Libraries, one packet at a time, on any processor.
     Portable,
+    /// AES-GCM with AVX2, VAES and VPCLMULQDQ, one packet at a time; libraries for the rest.
+    Avx2,
     /// AVX-512 with VAES and VPCLMULQDQ: packets interleaved.
     Avx512,
 }
 
 impl Engine {
     /// Every engine, the slowest first.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx512];
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
 
     /// Whether this processor can run the engine.
     #[must_use]
@@ -23,9 +25,11 @@ impl Engine {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => crate::avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => crate::avx512::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 
@@ -47,6 +51,7 @@ impl Engine {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
     }

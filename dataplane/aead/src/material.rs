@@ -24,21 +24,21 @@ pub(crate) enum Material {
     Gcm128 {
         salt: [u8; 4],
         esn: bool,
-        gmac: bool,
+        mode: GcmMode,
         key: Gcm128,
     },
     #[cfg(target_arch = "x86_64")]
     Gcm192 {
         salt: [u8; 4],
         esn: bool,
-        gmac: bool,
+        mode: GcmMode,
         key: Gcm192,
     },
     #[cfg(target_arch = "x86_64")]
     Gcm256 {
         salt: [u8; 4],
         esn: bool,
-        gmac: bool,
+        mode: GcmMode,
         key: Gcm256,
     },
     #[cfg(target_arch = "x86_64")]
@@ -56,6 +56,25 @@ pub(crate) enum Material {
         salt: [u8; 8],
         key: EtmKey,
     },
+}
+
+/// What a key of AES and powers of H is used for, and by which engine.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GcmMode {
+    Avx512,
+    Avx512Gmac,
+    Avx2,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl GcmMode {
+    fn algorithm(self, key: AesKey) -> Algorithm {
+        match self {
+            Self::Avx512 | Self::Avx2 => Algorithm::AesGcm16(key),
+            Self::Avx512Gmac => Algorithm::AesGmac(key),
+        }
+    }
 }
 
 /// What decides whether a packet can be worked on, and by which code.
@@ -111,6 +130,8 @@ pub(crate) enum Work {
     #[cfg(target_arch = "x86_64")]
     Gmac(AesKey),
     #[cfg(target_arch = "x86_64")]
+    GcmAvx2(AesKey),
+    #[cfg(target_arch = "x86_64")]
     ChaCha20Poly1305,
     #[cfg(target_arch = "x86_64")]
     Etm(Cipher, Hmac),
@@ -125,6 +146,8 @@ impl Family {
     const CHACHA: u8 = 8;
     #[cfg(target_arch = "x86_64")]
     const GMAC: u8 = 12;
+    #[cfg(target_arch = "x86_64")]
+    const GCM_AVX2: u8 = 16;
     #[cfg(target_arch = "x86_64")]
     const ETM: u8 = 32;
 
@@ -145,8 +168,13 @@ impl Family {
 
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    fn gcm(gmac: bool, key: AesKey) -> Self {
-        Self(if gmac { Self::GMAC } else { Self::GCM } + key as u8)
+    fn gcm(mode: GcmMode, key: AesKey) -> Self {
+        let first = match mode {
+            GcmMode::Avx512 => Self::GCM,
+            GcmMode::Avx512Gmac => Self::GMAC,
+            GcmMode::Avx2 => Self::GCM_AVX2,
+        };
+        Self(first + key as u8)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -168,6 +196,8 @@ impl Family {
             #[cfg(target_arch = "x86_64")]
             code @ Self::GMAC..=14 => Work::Gmac(AesKey::ALL[usize::from(code - Self::GMAC)]),
             #[cfg(target_arch = "x86_64")]
+            code @ Self::GCM_AVX2..=18 => Work::GcmAvx2(AesKey::ALL[usize::from(code - Self::GCM_AVX2)]),
+            #[cfg(target_arch = "x86_64")]
             Self::CHACHA => Work::ChaCha20Poly1305,
             #[cfg(target_arch = "x86_64")]
             code if code >= Self::ETM => {
@@ -184,15 +214,6 @@ impl Family {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn gcm_or_gmac(gmac: bool, key: AesKey) -> Algorithm {
-    if gmac {
-        Algorithm::AesGmac(key)
-    } else {
-        Algorithm::AesGcm16(key)
-    }
-}
-
 impl Material {
     pub(crate) fn expand(
         engine: Engine,
@@ -206,8 +227,12 @@ impl Material {
             Engine::Portable => portable(),
             #[cfg(target_arch = "x86_64")]
             Engine::Avx512 => Self::expand_avx512(transform, keymat, direction)?.map_or_else(portable, Ok),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx2 => {
+                Self::expand_avx2(transform.algorithm, transform.esn, keymat).map_or_else(portable, Ok)
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Engine::Avx512 => portable(),
+            Engine::Avx512 | Engine::Avx2 => portable(),
         }
     }
 
@@ -250,42 +275,61 @@ impl Material {
                 key,
             }));
         }
-        let gmac = matches!(algorithm, Algorithm::AesGmac(_));
-        // SAFETY: the key's constructor has checked that the engine is usable.
-        Ok(unsafe {
-            match algorithm {
-                Algorithm::AesGcm16(AesKey::Bits128) | Algorithm::AesGmac(AesKey::Bits128) => {
-                    Some(Self::Gcm128 {
-                        salt,
-                        esn,
-                        gmac,
-                        key: Gcm128::expand(key),
-                    })
-                }
-                Algorithm::AesGcm16(AesKey::Bits192) | Algorithm::AesGmac(AesKey::Bits192) => {
-                    Some(Self::Gcm192 {
-                        salt,
-                        esn,
-                        gmac,
-                        key: Gcm192::expand(key),
-                    })
-                }
-                Algorithm::ChaCha20Poly1305 => key.first_chunk().map(|key| Self::ChaCha20Poly1305 {
-                    salt,
-                    esn,
-                    key: ChaChaKey::new(*key),
-                }),
-                Algorithm::AesGcm16(AesKey::Bits256) | Algorithm::AesGmac(AesKey::Bits256) => {
-                    Some(Self::Gcm256 {
-                        salt,
-                        esn,
-                        gmac,
-                        key: Gcm256::expand(key),
-                    })
-                }
-                _ => None,
-            }
+        let mode = if matches!(algorithm, Algorithm::AesGmac(_)) {
+            GcmMode::Avx512Gmac
+        } else {
+            GcmMode::Avx512
+        };
+        Ok(match algorithm {
+            // SAFETY: the key's constructor has checked that the engine is usable.
+            Algorithm::AesGcm16(length) | Algorithm::AesGmac(length) => unsafe {
+                Some(Self::gcm(mode, length, key, salt, esn))
+            },
+            Algorithm::ChaCha20Poly1305 => key.first_chunk().map(|key| Self::ChaCha20Poly1305 {
+                salt,
+                esn,
+                key: ChaChaKey::new(*key),
+            }),
+            _ => None,
         })
+    }
+
+    /// Material of the AVX2 engine, for the transforms it has.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    fn expand_avx2(algorithm: Algorithm, esn: bool, keymat: &[u8]) -> Option<Self> {
+        let Algorithm::AesGcm16(length) = algorithm else {
+            return None;
+        };
+        let (key, salt) = keymat.split_last_chunk()?;
+        // SAFETY: the key's constructor has checked that the engine is usable.
+        Some(unsafe { Self::gcm(GcmMode::Avx2, length, key, *salt, esn) })
+    }
+
+    /// Round keys and powers of H.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "pclmulqdq,sse4.1,aes")]
+    fn gcm(mode: GcmMode, length: AesKey, key: &[u8], salt: [u8; 4], esn: bool) -> Self {
+        match length {
+            AesKey::Bits128 => Self::Gcm128 {
+                salt,
+                esn,
+                mode,
+                key: Gcm128::expand(key),
+            },
+            AesKey::Bits192 => Self::Gcm192 {
+                salt,
+                esn,
+                mode,
+                key: Gcm192::expand(key),
+            },
+            AesKey::Bits256 => Self::Gcm256 {
+                salt,
+                esn,
+                mode,
+                key: Gcm256::expand(key),
+            },
+        }
     }
 
     #[inline]
@@ -293,11 +337,11 @@ impl Material {
         match self {
             Self::Portable(_) => Family::PORTABLE,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits128),
+            Self::Gcm128 { mode, .. } => Family::gcm(*mode, AesKey::Bits128),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm192 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits192),
+            Self::Gcm192 { mode, .. } => Family::gcm(*mode, AesKey::Bits192),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm256 { gmac, .. } => Family::gcm(*gmac, AesKey::Bits256),
+            Self::Gcm256 { mode, .. } => Family::gcm(*mode, AesKey::Bits256),
             #[cfg(target_arch = "x86_64")]
             Self::ChaCha20Poly1305 { .. } => Family(Family::CHACHA),
             #[cfg(target_arch = "x86_64")]
@@ -325,11 +369,11 @@ impl Material {
         match self {
             Self::Portable(key) => key.transform.algorithm,
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm128 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits128),
+            Self::Gcm128 { mode, .. } => mode.algorithm(AesKey::Bits128),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm192 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits192),
+            Self::Gcm192 { mode, .. } => mode.algorithm(AesKey::Bits192),
             #[cfg(target_arch = "x86_64")]
-            Self::Gcm256 { gmac, .. } => gcm_or_gmac(*gmac, AesKey::Bits256),
+            Self::Gcm256 { mode, .. } => mode.algorithm(AesKey::Bits256),
             #[cfg(target_arch = "x86_64")]
             Self::ChaCha20Poly1305 { .. } => Algorithm::ChaCha20Poly1305,
             #[cfg(target_arch = "x86_64")]

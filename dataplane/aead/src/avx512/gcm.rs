@@ -27,9 +27,9 @@ use crate::material::Material;
 #[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(16))]
 pub(crate) struct GcmKey<const RK: usize, const PW: usize> {
-    round_keys: RoundKeys<RK>,
+    pub(crate) round_keys: RoundKeys<RK>,
     /// H^PW … H^1.
-    powers: [[u8; 16]; PW],
+    pub(crate) powers: [[u8; 16]; PW],
 }
 
 /// AES-128: 12 powers.
@@ -42,9 +42,9 @@ pub(crate) type Gcm256 = GcmKey<15, 8>;
 /// A GCM key as a packet needs it.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyView<'a, K> {
-    pub(super) key: &'a K,
-    pub(super) salt: [u8; 4],
-    pub(super) esn: bool,
+    pub(crate) key: &'a K,
+    pub(crate) salt: [u8; 4],
+    pub(crate) esn: bool,
 }
 
 /// GCM keys of one length, and how to find one in a job's key.
@@ -76,7 +76,7 @@ family!(Gcm256, Gcm256);
 
 impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
     /// Expands a cipher key.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1,aes")]
+    #[target_feature(enable = "pclmulqdq,sse4.1,aes")]
     pub(crate) fn expand(key: &[u8]) -> Self {
         let mut expanded = Self {
             round_keys: aes::expand(key),
@@ -91,7 +91,7 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
     /// What masks a tag: the cipher of a nonce with counter 1.
     #[target_feature(enable = "aes,sse4.1")]
     #[inline]
-    pub(super) fn tag_mask(&self, nonce: u128) -> __m128i {
+    pub(crate) fn tag_mask(&self, nonce: u128) -> __m128i {
         aes::from_u128(aes::encrypt_block(&self.round_keys, nonce | 1 << 120))
     }
 

@@ -38,7 +38,7 @@ pub(crate) unsafe fn run<'a, J: Job<'a>, const RK: usize, const PW: usize, const
 
 /// Additional data (RFC 4106 §5): SPI and sequence number, as a left-aligned number, and its length.
 #[inline]
-fn additional_data(packet: &[u8], sequence: u64, esn: bool) -> (u128, usize) {
+pub(crate) fn additional_data(packet: &[u8], sequence: u64, esn: bool) -> (u128, usize) {
     let spi_and_low = packet.first_chunk().copied().map_or(0, u64::from_be_bytes);
     if esn {
         let high = (spi_and_low & !0xffff_ffff) | sequence >> 32;
@@ -119,7 +119,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
 
 /// Brings a key into the cache.
 #[inline]
-fn prefetch(material: &Material) {
+pub(crate) fn prefetch(material: &Material) {
     for offset in (0..size_of::<Material>()).step_by(64) {
         // SAFETY: the address lies within the key; a prefetch faults at no address anyway.
         unsafe {

@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 use super::aes::{from_u128, to_u128};
 
 /// The reduction polynomial without its top bit, reflected.
-const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+pub(crate) const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
 
 /// How many carry-less multiplications a product takes.
 pub(crate) mod product {
@@ -119,18 +119,28 @@ pub(crate) fn reverse_block(block: __m128i) -> __m128i {
 }
 
 /// Fills `powers` with H^N … H^1 (each times x) from H as the cipher gives it, most significant byte first.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1")]
+#[target_feature(enable = "pclmulqdq,sse4.1")]
 pub(crate) fn expand_powers<const N: usize>(h: u128, powers: &mut [[u8; 16]; N]) {
     // H · x: shifted by one, reduced if a bit falls out. Without a branch on the secret bit.
     let carry = (h >> 127).wrapping_neg();
-    let h = (h << 1) ^ (carry & POLYNOMIAL);
-    let first = _mm512_zextsi128_si512(from_u128(h));
+    let first = from_u128((h << 1) ^ (carry & POLYNOMIAL));
     let mut power = first;
     for slot in powers.iter_mut().rev() {
-        let current = _mm512_castsi512_si128(power);
-        *slot = to_u128(current).to_le_bytes();
-        let mut sum = Sum::zero();
-        sum.add::<{ product::SCHOOLBOOK }>(power, first, first);
-        power = _mm512_zextsi128_si512(sum.reduce::<{ product::SCHOOLBOOK }>());
+        *slot = to_u128(power).to_le_bytes();
+        power = multiply(power, first);
     }
+}
+
+/// One product, reduced as in [`Sum::reduce`].
+#[target_feature(enable = "pclmulqdq,sse4.1")]
+fn multiply(a: __m128i, b: __m128i) -> __m128i {
+    let polynomial = from_u128(POLYNOMIAL);
+    let swap = |lane: __m128i| _mm_shuffle_epi32(lane, 0x4e);
+    let low = _mm_clmulepi64_si128(a, b, 0x00);
+    let high = _mm_clmulepi64_si128(a, b, 0x11);
+    let middle = _mm_xor_si128(_mm_clmulepi64_si128(a, b, 0x01), _mm_clmulepi64_si128(a, b, 0x10));
+    let step = _mm_clmulepi64_si128(polynomial, low, 0x01);
+    let middle = _mm_xor_si128(_mm_xor_si128(middle, swap(low)), step);
+    let step = _mm_clmulepi64_si128(polynomial, middle, 0x01);
+    _mm_xor_si128(_mm_xor_si128(high, swap(middle)), step)
 }
