@@ -20,7 +20,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::aes::{self, RoundKeys};
 use super::gcm_row::Row;
-use super::ghash::{self, Sum, fold_halves, reverse_block, reverse_bytes};
+use super::ghash::{self, Sum, add_lanes, fold_halves, reverse_block, reverse_bytes};
 use crate::material::Material;
 
 /// Round keys and powers of H: 368 bytes for every key length.
@@ -104,6 +104,15 @@ impl<const RK: usize, const PW: usize> GcmKey<RK, PW> {
         _mm512_broadcast_i32x4(key)
     }
 
+    /// The power that carries a lane over so many vectors, in all four lanes.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn stride(&self, vectors: usize) -> __m512i {
+        // SAFETY: a power is 16 bytes.
+        let power = unsafe { _mm_loadu_si128(self.powers[PW - 4 * vectors].as_ptr().cast()) };
+        _mm512_broadcast_i32x4(power)
+    }
+
     /// The four powers that meet the vector with `after` vectors of its group behind it.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -137,8 +146,8 @@ struct Progress<const P: usize> {
     start: [__m512i; P],
     /// Counters of the next vector.
     counter: [__m512i; P],
-    /// The hash so far.
-    hash: [__m128i; P],
+    /// The hash so far: what is to be added to each lane of the next vector.
+    hash: [__m512i; P],
     /// Key stream of counter 1.
     tag_mask: [__m128i; P],
     /// Bytes of the row done.
@@ -172,7 +181,7 @@ pub(crate) unsafe fn crypt<
     let mut progress = Progress {
         start: [zero; P],
         counter: [zero; P],
-        hash: [_mm_setzero_si128(); P],
+        hash: [zero; P],
         tag_mask: [_mm_setzero_si128(); P],
         offset: 0,
     };
@@ -216,7 +225,7 @@ pub(crate) unsafe fn crypt<
     }
     let mut tags = progress.tag_mask;
     for (tag, hash) in tags.iter_mut().zip(progress.hash) {
-        *tag = _mm_xor_si128(*tag, reverse_block(hash));
+        *tag = _mm_xor_si128(*tag, reverse_block(add_lanes(hash)));
     }
     tags
 }
@@ -342,18 +351,20 @@ unsafe fn group<
                 progress.tag_mask[i] = _mm512_castsi512_si128(_mm512_permutexvar_epi64(order, stream));
             }
             if z == 0 && !FIRST {
-                blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(progress.hash[i]));
+                blocks = _mm512_xor_si512(blocks, progress.hash[i]);
             }
             if last {
                 // SAFETY: `lengths` is 16 bytes.
                 let lengths = unsafe { _mm512_broadcast_i64x2(_mm_loadu_si128(row.lengths.as_ptr().cast())) };
                 blocks = _mm512_mask_xor_epi64(blocks, 0b1100_0000, blocks, lengths);
             }
-            let powers = keys[i].powers(Z - 1 - z);
+            // Lanes are added up at the end alone: until then each meets the power of its distance to the same
+            // lane of the next group.
+            let powers = if LAST { keys[i].powers(Z - 1 - z) } else { keys[i].stride(Z - z) };
             let folded = if KARATSUBA { fold_halves(powers) } else { powers };
             sum.add::<KARATSUBA>(blocks, powers, folded);
         }
-        progress.hash[i] = sum.reduce::<KARATSUBA>();
+        progress.hash[i] = sum.reduce_lanes::<KARATSUBA>();
     });
     progress.offset += 64 * Z;
 }

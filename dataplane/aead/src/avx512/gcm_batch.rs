@@ -86,7 +86,7 @@ fn run_with<'a, J: Job<'a>, const RK: usize, const PW: usize, const GV: usize, c
     let mut turn = 0;
     let mut frame = Frame::of(0);
     while let (Some(&first), Some(&size)) = (rest.first(), sizes.first()) {
-        let together = usize::from(size) <= GV
+        let together = usize::from(size) < 63
             && sizes
                 .first_chunk::<INTERLEAVED>()
                 .is_some_and(|all| all.iter().all(|other| *other == size));

@@ -62,6 +62,13 @@ impl Sum {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1")]
     #[inline]
     pub(crate) fn reduce<const KARATSUBA: bool>(self) -> __m128i {
+        add_lanes(self.reduce_lanes::<KARATSUBA>())
+    }
+
+    /// Each lane reduced.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,vpclmulqdq,pclmulqdq,sse4.1")]
+    #[inline]
+    pub(crate) fn reduce_lanes<const KARATSUBA: bool>(self) -> __m512i {
         let Self {
             low,
             mut middle,
@@ -74,13 +81,19 @@ impl Sum {
         let step = _mm512_clmulepi64_epi128(polynomial, low, 0x01);
         let middle = _mm512_ternarylogic_epi64(middle, swap_halves(low), step, XOR3);
         let step = _mm512_clmulepi64_epi128(polynomial, middle, 0x01);
-        let lanes = _mm512_ternarylogic_epi64(high, swap_halves(middle), step, XOR3);
-        let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
-        _mm_xor_si128(
-            _mm256_castsi256_si128(halves),
-            _mm256_extracti128_si256(halves, 1),
-        )
+        _mm512_ternarylogic_epi64(high, swap_halves(middle), step, XOR3)
     }
+}
+
+/// The sum of four lanes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(crate) fn add_lanes(lanes: __m512i) -> __m128i {
+    let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+    _mm_xor_si128(
+        _mm256_castsi256_si128(halves),
+        _mm256_extracti128_si256(halves, 1),
+    )
 }
 
 /// The truth table of a three-way exclusive or.
