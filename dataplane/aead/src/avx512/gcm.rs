@@ -12,7 +12,8 @@
 //! vector's end, each vector meets fixed powers of H and only the first and last vector need masks; the
 //! padding in front is zero, which adds nothing to a GHASH.
 //!
-//! Vectors are hashed in groups of `GV`, one reduction per group; the first group may be shorter.
+//! Vectors are hashed in groups of `GV`, one reduction per group; the first group may be shorter. While a group
+//! is ciphered the one before it is hashed.
 
 use core::arch::x86_64::*;
 
@@ -21,6 +22,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::aes::{self, RoundKeys};
 use super::gcm_row::Row;
 use super::ghash::{self, Sum, add_lanes, fold_halves, reverse_block, reverse_bytes};
+use super::multi_hash::unroll;
 use crate::material::Material;
 
 /// Round keys and powers of H: 368 bytes for every key length.
@@ -203,24 +205,51 @@ pub(crate) unsafe fn crypt<
     }
     let vectors = rows[0].vectors;
     let first = (vectors - 1) % GV + 1;
+    // Groups in full, after the first.
+    let full = (vectors - first) / GV;
+    macro_rules! cipher {
+        ($vectors:tt, $pending:tt, $first:literal, $last:literal; $blocks:expr) => {
+            cipher::<RK, PW, P, $vectors, $pending, SEAL, KARATSUBA, LONG, $first, $last>(
+                keys,
+                rows,
+                &mut progress,
+                $blocks,
+            )
+        };
+    }
+    macro_rules! begin {
+        ($vectors:tt) => {{
+            let blocks = cipher!($vectors, 0, true, false; &[[]; P]);
+            hash::<RK, PW, P, $vectors, KARATSUBA, false>(keys, &mut progress.hash, &blocks);
+        }};
+    }
+    macro_rules! only {
+        ($vectors:tt) => {{
+            let blocks = cipher!($vectors, 0, true, true; &[[]; P]);
+            hash::<RK, PW, P, $vectors, KARATSUBA, true>(keys, &mut progress.hash, &blocks);
+        }};
+    }
     // SAFETY: the caller's contract is handed through; every group lies within the row.
     unsafe {
-        if vectors <= GV {
-            match first {
-                1 => group::<RK, PW, P, 1, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
-                2 => group::<RK, PW, P, 2, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
-                _ => group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, true, true>(keys, rows, &mut progress),
-            }
-        } else {
-            match first {
-                1 => group::<RK, PW, P, 1, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
-                2 => group::<RK, PW, P, 2, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
-                _ => group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, true, false>(keys, rows, &mut progress),
-            }
-            for _ in 1..(vectors - first) / GV {
-                group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, false, false>(keys, rows, &mut progress);
-            }
-            group::<RK, PW, P, GV, SEAL, KARATSUBA, LONG, false, true>(keys, rows, &mut progress);
+        match (full, first) {
+            (0, 1) => only!(1),
+            (0, 2) => only!(2),
+            (0, _) => only!(GV),
+            (_, 1) => begin!(1),
+            (_, 2) => begin!(2),
+            _ => begin!(GV),
+        }
+        if full > 0 {
+            let blocks = if full == 1 {
+                cipher!(GV, 0, false, true; &[[]; P])
+            } else {
+                let mut blocks = cipher!(GV, 0, false, false; &[[]; P]);
+                for _ in 2..full {
+                    blocks = cipher!(GV, GV, false, false; &blocks);
+                }
+                cipher!(GV, GV, false, true; &blocks)
+            };
+            hash::<RK, PW, P, GV, KARATSUBA, true>(keys, &mut progress.hash, &blocks);
         }
     }
     let mut tags = progress.tag_mask;
@@ -262,7 +291,65 @@ macro_rules! each_packet {
     }};
 }
 
-/// Ciphers and hashes the next `Z` vectors of each row. `FIRST` and `LAST` say where the group stands.
+/// Adds the next vector of a group of `Z`, with `LAST` the row's last group, to a sum.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
+)]
+#[inline]
+fn add_vector<const RK: usize, const PW: usize, const Z: usize, const KARATSUBA: bool, const LAST: bool>(
+    key: &GcmKey<RK, PW>,
+    sum: &mut Sum,
+    z: usize,
+    blocks: __m512i,
+) {
+    // Lanes are added up at the end alone: until then each meets the power of its distance to the same lane of
+    // the next group.
+    let powers = if LAST {
+        key.powers(Z - 1 - z)
+    } else {
+        key.stride(Z - z)
+    };
+    let folded = if KARATSUBA { fold_halves(powers) } else { powers };
+    sum.add::<KARATSUBA>(blocks, powers, folded);
+}
+
+/// Hashes a group of `Z` vectors of each packet.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,vaes,vpclmulqdq,aes,pclmulqdq,ssse3,sse4.1,bmi2"
+)]
+#[inline]
+// Indices run over packets and vectors of several arrays at once.
+#[allow(clippy::needless_range_loop)]
+fn hash<
+    const RK: usize,
+    const PW: usize,
+    const P: usize,
+    const Z: usize,
+    const KARATSUBA: bool,
+    const LAST: bool,
+>(
+    keys: [&GcmKey<RK, PW>; P],
+    hashes: &mut [__m512i; P],
+    blocks: &[[__m512i; Z]; P],
+) {
+    each_packet!(P, i => {
+        let mut sum = Sum::zero();
+        for z in 0..Z {
+            let mut block = blocks[i][z];
+            if z == 0 {
+                block = _mm512_xor_si512(block, hashes[i]);
+            }
+            add_vector::<RK, PW, Z, KARATSUBA, LAST>(keys[i], &mut sum, z, block);
+        }
+        hashes[i] = sum.reduce_lanes::<KARATSUBA>();
+    });
+}
+
+/// Ciphers the next `Z` vectors of each row and returns them as they are to be hashed. `FIRST` and `LAST` say
+/// where the group stands.
+///
+/// Between the rounds the `PZ` vectors of the group before are hashed: the units of cipher and hash would
+/// otherwise work by turns.
 ///
 /// # Safety
 /// As [`crypt`]; `progress.offset` and `Z` stay within the row's vectors.
@@ -272,11 +359,12 @@ macro_rules! each_packet {
 #[inline]
 // Indices run over packets and vectors of several arrays at once.
 #[allow(clippy::needless_range_loop)]
-unsafe fn group<
+unsafe fn cipher<
     const RK: usize,
     const PW: usize,
     const P: usize,
     const Z: usize,
+    const PZ: usize,
     const SEAL: bool,
     const KARATSUBA: bool,
     const LONG: bool,
@@ -286,7 +374,8 @@ unsafe fn group<
     keys: [&GcmKey<RK, PW>; P],
     rows: [&Row; P],
     progress: &mut Progress<P>,
-) {
+    pending: &[[__m512i; PZ]; P],
+) -> [[__m512i; Z]; P] {
     let zero = _mm512_setzero_si512();
     let four = if LONG {
         _mm512_set_epi32(4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0)
@@ -304,18 +393,33 @@ unsafe fn group<
             progress.counter[i] = _mm512_add_epi32(counter, four);
         }
     }
-    for round in 1..RK - 1 {
-        for i in 0..P {
-            let key = keys[i].round_key(round);
-            for z in 0..Z {
-                state[i][z] = _mm512_aesenc_epi128(state[i][z], key);
+    let mut sums = [Sum::zero(); P];
+    unroll!(ROUND in [1 2 3 4 5 6 7 8 9 10 11 12 13] {
+        if ROUND < RK - 1 {
+            for i in 0..P {
+                let key = keys[i].round_key(ROUND);
+                for z in 0..Z {
+                    state[i][z] = _mm512_aesenc_epi128(state[i][z], key);
+                }
+            }
+            if ROUND <= P * PZ {
+                // Packets take turns, so that a sum has time.
+                let (i, z) = ((ROUND - 1) % P, (ROUND - 1) / P);
+                let mut block = pending[i][z];
+                if z == 0 {
+                    block = _mm512_xor_si512(block, progress.hash[i]);
+                }
+                add_vector::<RK, PW, PZ, KARATSUBA, false>(keys[i], &mut sums[i], z, block);
+                if z + 1 == PZ {
+                    progress.hash[i] = sums[i].reduce_lanes::<KARATSUBA>();
+                }
             }
         }
-    }
+    });
+    let mut hashed = [[zero; Z]; P];
     each_packet!(P, i => {
         let row = rows[i];
         let key = keys[i].round_key(RK - 1);
-        let mut sum = Sum::zero();
         for z in 0..Z {
             let at: *mut u8 = row.base.wrapping_add(progress.offset + 64 * z);
             let stream = _mm512_aesenclast_epi128(state[i][z], key);
@@ -350,23 +454,16 @@ unsafe fn group<
                 let order = _mm512_zextsi128_si512(_mm_set_epi64x(pair + 1, pair));
                 progress.tag_mask[i] = _mm512_castsi512_si128(_mm512_permutexvar_epi64(order, stream));
             }
-            if z == 0 && !FIRST {
-                blocks = _mm512_xor_si512(blocks, progress.hash[i]);
-            }
             if last {
                 // SAFETY: `lengths` is 16 bytes.
                 let lengths = unsafe { _mm512_broadcast_i64x2(_mm_loadu_si128(row.lengths.as_ptr().cast())) };
                 blocks = _mm512_mask_xor_epi64(blocks, 0b1100_0000, blocks, lengths);
             }
-            // Lanes are added up at the end alone: until then each meets the power of its distance to the same
-            // lane of the next group.
-            let powers = if LAST { keys[i].powers(Z - 1 - z) } else { keys[i].stride(Z - z) };
-            let folded = if KARATSUBA { fold_halves(powers) } else { powers };
-            sum.add::<KARATSUBA>(blocks, powers, folded);
+            hashed[i][z] = blocks;
         }
-        progress.hash[i] = sum.reduce_lanes::<KARATSUBA>();
     });
     progress.offset += 64 * Z;
+    hashed
 }
 
 #[cfg(test)]
