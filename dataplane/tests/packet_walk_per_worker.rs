@@ -181,6 +181,30 @@ fn a_workers_sa_is_renewed_and_goes() {
 }
 
 #[test]
+fn a_worker_whose_sa_expired_goes_on_with_that_of_all() {
+    let mut pair = pair();
+    let of_all = pair.forth.spi;
+    let lifetime = pair.forth.lifetime;
+    pair.forth.lifetime.hard.packets = Some(2);
+    let own = another(&mut pair, 0x3000_0001);
+    pair.forth.lifetime = lifetime;
+    give(&mut pair, 0, own);
+    assert_eq!([cross(&mut pair), cross(&mut pair)], [own.spi; 2]);
+    pair.one.events();
+    assert_eq!([cross(&mut pair), cross(&mut pair)], [of_all; 2]);
+    let asks = Event::WorkerAcquire {
+        tunnel: TunnelId(1),
+        worker: 0,
+    };
+    assert_eq!(pair.one.events(), [asks]);
+    // Control may give it another one, and take the old one away.
+    let next = another(&mut pair, 0x3000_0002);
+    give(&mut pair, 0, next);
+    pair.one.apply(Update::RemoveSa(own));
+    assert_eq!(cross(&mut pair), next.spi);
+}
+
+#[test]
 fn what_cannot_be_a_workers_sa_is_refused() {
     let mut pair = pair();
     let own = another(&mut pair, 0x3000_0001);

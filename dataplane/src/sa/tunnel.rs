@@ -265,6 +265,12 @@ impl Tunnel {
         self.worker_slots.forget(place);
     }
 
+    /// Lets `worker` go on with the SA of all; false where it did so before.
+    pub(crate) fn leave_own(&self, worker: u16) -> bool {
+        let place = self.worker_slots.place(worker);
+        place.inspect(|place| self.worker_slots.forget(*place)).is_some()
+    }
+
     /// Switches to another SA: one store, seen by the next batch.
     pub(crate) fn select(&self, place: Option<u32>) {
         if place.is_none() {

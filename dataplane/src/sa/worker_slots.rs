@@ -64,9 +64,12 @@ impl WorkerSlots {
     /// Takes the SA at `place` from whoever has it, who may ask for another at once.
     pub(super) fn forget(&self, place: u32) {
         for slot in self.0.get().into_iter().flatten() {
-            if slot.outbound.load(Ordering::Relaxed) == place {
+            // Writer and worker may both be at it: what was selected meanwhile stays.
+            let taken = slot
+                .outbound
+                .compare_exchange(place, NO_SA, Ordering::AcqRel, Ordering::Relaxed);
+            if taken.is_ok() {
                 slot.acquire_again_ms.store(0, Ordering::Relaxed);
-                slot.outbound.store(NO_SA, Ordering::Release);
             }
         }
     }

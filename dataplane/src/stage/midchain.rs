@@ -139,11 +139,14 @@ fn prefetch(batch: &Batch<'_>, slots: u64, context: &Context<'_, '_>) {
 /// The tunnel, or why not; no reason where its packets are to wait for an SA.
 fn look_at<'w>(index: TunnelIndex, context: &Context<'w, '_>) -> Result<Open<'w>, Option<DropReason>> {
     let tunnel = context.view.tunnel(index).ok_or(Some(DropReason::NoOutboundSa))?;
-    let sa = if tunnel.protected {
+    let mut sa = if tunnel.protected {
         Some(context.view.outbound(tunnel).ok_or(None)?)
     } else {
         None
     };
+    if sa.is_some_and(|sa| sa.is_expired()) && tunnel.leave_own(context.view.worker()) {
+        sa = Some(context.view.outbound(tunnel).ok_or(None)?);
+    }
     if sa.is_some_and(|sa| sa.is_expired()) {
         return Err(Some(DropReason::SaExpired));
     }
