@@ -6,7 +6,7 @@ use bench::pki::{KeyKind, Pki};
 use bench::process::wait_until;
 use bench::strongswan::{Files, StrongSwan};
 
-use crate::site::{LIMIT, Site, Terms, answers};
+use crate::site::{LIMIT, Site, Terms, answers, lost_during};
 
 /// strongSwan on host B: gateway 2 is the NAT before it.
 struct Client {
@@ -194,6 +194,54 @@ fn eap_mschapv2_clients_get_addresses_from_the_pool_and_keep_them() {
     assert_eq!(client.given(), given);
     client.terminates();
     client.assert_wrong_password_is_refused(&peer);
+}
+
+#[test]
+fn a_client_goes_on_while_control_restarts_and_may_return() {
+    let pki = Pki::new().unwrap();
+    let (mut terms, peer) = road_warriors(&pki, "eap-mschapv2");
+    terms.file += "[[secret]]\nkind = \"eap\"\nid = [\"alice\"]\nfile = \"{folder}/alice\"\n";
+    terms.secrets.push(("alice".into(), "in wonderland".into()));
+    let mut client = start("swan-heir", &terms, &peer.files());
+    client.initiates();
+    let given = client.given();
+    client
+        .site
+        .assert_answers(&client.site.topology.host_b, "10.1.0.10");
+    // Leases are written within a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    client.site.penstock.control().unwrap().kill().unwrap();
+    client.site.penstock.start_control().unwrap();
+    client
+        .site
+        .wait_for("control does not know what it inherited", |site| {
+            site.penstock
+                .logs()
+                .contains("SAs of an earlier control process serve")
+        });
+    // The client does not know that its IKE SA is gone, and need not: nothing is lost, whichever end sends.
+    let Client { site, charon } = &mut client;
+    for (from, to) in [
+        (&site.topology.host_b, "10.1.0.10"),
+        (&site.topology.host_a, given[0].as_str()),
+    ] {
+        assert_eq!(lost_during(from, to, 50, || {}), 0, "{}", site.logs());
+    }
+    // Until it starts over: it gets its address again, and nothing of before is left.
+    charon.kill().unwrap();
+    charon.restart().unwrap();
+    client.initiates();
+    assert_eq!(client.given(), given);
+    let site = &client.site;
+    site.assert_answers(&site.topology.host_b, "10.1.0.10");
+    site.assert_answers(&site.topology.host_a, &given[0]);
+    site.wait_for("the former tunnel was left over", |site| {
+        let count = |noun: &str, list: &str| {
+            let shown = site.penstock.json(&["show", noun]).unwrap();
+            shown[list].as_array().unwrap().len()
+        };
+        (count("tunnels", "tunnels"), count("sa", "sas")) == (1, 2)
+    });
 }
 
 #[test]

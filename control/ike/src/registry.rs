@@ -26,9 +26,13 @@ pub(crate) struct Registry {
     /// Dynamic tunnels so far, and those of them that are free again.
     tunnels_made: u32,
     free_tunnels: BTreeSet<u32>,
+    /// Dynamic tunnels that an earlier endpoint gave away.
+    reserved_tunnels: BTreeSet<u32>,
     /// Leased addresses and whose they are.
     leases: BTreeMap<IpAddr, Lease>,
     by_holder: HashMap<String, BTreeSet<IpAddr>>,
+    /// Leased addresses that nobody has at the moment.
+    idle: BTreeSet<IpAddr>,
     /// Of each pool, from which index on addresses may never have been leased.
     never_leased: HashMap<IpPrefix, u32>,
 }
@@ -146,12 +150,21 @@ impl Registry {
         if let Some(tunnel) = self.free_tunnels.pop_first() {
             return Some(TunnelId(tunnel));
         }
-        let tunnel = config.dynamic_tunnels.start.checked_add(self.tunnels_made)?;
-        if !config.dynamic_tunnels.contains(&tunnel) {
-            return None;
+        loop {
+            let tunnel = config.dynamic_tunnels.start.checked_add(self.tunnels_made)?;
+            if !config.dynamic_tunnels.contains(&tunnel) {
+                return None;
+            }
+            self.tunnels_made += 1;
+            if !self.reserved_tunnels.contains(&tunnel) {
+                return Some(TunnelId(tunnel));
+            }
         }
-        self.tunnels_made += 1;
-        Some(TunnelId(tunnel))
+    }
+
+    /// A dynamic tunnel that is in use without being one of ours.
+    pub(crate) fn reserve_tunnel(&mut self, tunnel: TunnelId) {
+        self.reserved_tunnels.insert(tunnel.0);
     }
 
     /// A dynamic tunnel is free again.
@@ -197,8 +210,9 @@ impl Registry {
                 .map_while(|index| Some((index, nth(pool, index)?)))
                 .find(|(_, address)| !self.leases.contains_key(address));
             untouched.or_else(|| {
-                let mut all = (1..POOL_SCAN).map_while(|index| nth(pool, index));
-                all.find(free).map(|address| (POOL_SCAN, address))
+                let mut idle = self.idle.range(pool.network()..=pool.last());
+                let address = idle.find(|address| usable(pool, **address))?;
+                Some((POOL_SCAN, *address))
             })
         };
         let address = match former.or(wanted) {
@@ -231,6 +245,11 @@ impl Registry {
             uses,
             at,
         };
+        if uses == 0 {
+            self.idle.insert(address);
+        } else {
+            self.idle.remove(&address);
+        }
         if let Some(before) = self.leases.insert(address, lease)
             && let Some(addresses) = self.by_holder.get_mut(&before.holder)
         {
@@ -246,6 +265,9 @@ impl Registry {
     pub(crate) fn release_lease(&mut self, address: IpAddr) {
         if let Some(lease) = self.leases.get_mut(&address) {
             lease.uses = lease.uses.saturating_sub(1);
+            if lease.uses == 0 {
+                self.idle.insert(address);
+            }
         }
     }
 
@@ -316,11 +338,12 @@ mod tests {
     fn tunnels_are_reused() {
         let mut registry = Registry::default();
         let config = EndpointConfig {
-            dynamic_tunnels: 5..7,
+            dynamic_tunnels: 5..8,
             ..EndpointConfig::default()
         };
+        registry.reserve_tunnel(TunnelId(6));
         assert_eq!(registry.new_tunnel(&config), Some(TunnelId(5)));
-        assert_eq!(registry.new_tunnel(&config), Some(TunnelId(6)));
+        assert_eq!(registry.new_tunnel(&config), Some(TunnelId(7)));
         assert_eq!(registry.new_tunnel(&config), None);
         registry.release_tunnel(&config, TunnelId(5));
         registry.release_tunnel(&config, TunnelId(9));

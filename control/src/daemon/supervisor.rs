@@ -355,9 +355,15 @@ impl Daemon {
     fn connect(&mut self) {
         match Connection::open(&self.gateway.dataplane_socket) {
             Ok(connection) => {
+                let mut past = self.fpm.wanted_of_the_past().to_vec();
+                for query in self.ike.wanted_of_the_past(&self.gateway) {
+                    if !past.contains(query) {
+                        past.push(*query);
+                    }
+                }
                 self.link = Some(Link {
                     connection,
-                    session: Session::new().learning(self.fpm.wanted_of_the_past()),
+                    session: Session::new().learning(&past),
                     counters: None,
                     welcome: None,
                     sync_waits: false,

@@ -4,7 +4,7 @@
 //! dataplane was restarted, every pair is negotiated anew (RFC 4106 section 9). And SAs that an earlier control
 //! process negotiated go on until their tunnel has new ones.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use southbound::{
     TunnelId, Update, ValueRange,
 };
 
+use super::holdings::Holdings;
+use super::inherited_peers::{InheritedPeers, Pattern};
 use crate::config::{ChildTunnel, Tunnel};
 use crate::install::Installer;
 use crate::plane::{Desired, Object};
@@ -38,54 +40,65 @@ pub(super) enum Finding {
     Known,
     /// Another one: all pairs have to be renewed.
     Restarted,
-    /// The first that this process meets, with SAs of an earlier process in these tunnels.
+    /// The first that this process meets, with SAs of an earlier process in these tunnels, those of single peers too.
     Inherited(Vec<TunnelId>),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
     instance: Option<u64>,
-    /// Our SAs in the dataplane and their tunnels.
-    held: BTreeMap<SaRef, TunnelId>,
+    /// Our SAs in the dataplane.
+    held: Holdings,
     /// Our SAs whose dataplane is gone: their keys are spent.
     spent: HashSet<(SaDirection, u32)>,
     /// SAs of an earlier process.
-    inherited: BTreeMap<TunnelId, Vec<SaRef>>,
-    draining: Vec<(Instant, SaRef)>,
+    inherited: Holdings,
+    inherited_peers: InheritedPeers,
+    /// Each for [`DRAIN`]: the first is the first to end.
+    draining: VecDeque<(Instant, SaRef)>,
     /// What was put beside the SAs for tunnels that the configuration alone does not describe.
     beside: BTreeMap<TunnelId, BTreeSet<Object>>,
 }
 
 impl Books {
+    /// Whether no dataplane was met yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.instance.is_none()
+    }
+
     /// A dataplane is there and holds this.
     pub(super) fn learn(
         &mut self,
+        now: Instant,
         instance: u64,
         held: &[Status],
         negotiated: &BTreeSet<TunnelId>,
+        patterns: &[Pattern<'_>],
         plane: &mut Plane<'_>,
     ) -> Finding {
         match self.instance.replace(instance) {
             Some(before) if before == instance => Finding::Known,
             Some(_) => {
-                for (sa, tunnel) in std::mem::take(&mut self.held) {
+                for (sa, tunnel) in std::mem::take(&mut self.held).iter() {
                     self.spent.insert((sa.direction, sa.spi));
                     plane.desired.remove(Object::Sa(sa));
                     plane.desired.deselect(tunnel, None);
                 }
-                let inherited = std::mem::take(&mut self.inherited).into_values().flatten();
+                let inherited = std::mem::take(&mut self.inherited);
+                let inherited = inherited.iter().map(|(sa, _)| sa);
                 for sa in inherited.chain(self.draining.drain(..).map(|(_, sa)| sa)) {
                     plane.desired.remove(Object::Sa(sa));
                 }
+                self.inherited_peers.clear(plane);
                 Finding::Restarted
             }
             None => {
                 for status in held {
                     let Status::Sa(sa) = status else { continue };
-                    if sa.expired || self.held.contains_key(&sa.sa) || !negotiated.contains(&sa.tunnel) {
+                    if sa.expired || self.held.contains(&sa.sa) || !negotiated.contains(&sa.tunnel) {
                         continue;
                     }
-                    self.inherited.entry(sa.tunnel).or_default().push(sa.sa);
+                    self.inherited.insert(sa.sa, sa.tunnel);
                     plane.desired.keep(sa.sa);
                     if sa.selected {
                         // The tunnel leads where its SA does, until a new one says otherwise.
@@ -93,7 +106,8 @@ impl Books {
                         plane.installer.set_ends(sa.tunnel, None, remote);
                     }
                 }
-                Finding::Inherited(self.inherited.keys().copied().collect())
+                let peers = self.inherited_peers.adopt(now, held, patterns, plane);
+                Finding::Inherited(self.inherited.tunnels().chain(peers).collect())
             }
         }
     }
@@ -118,14 +132,14 @@ impl Books {
                 (reference.direction == SaDirection::Inbound).then_some(reference)
             }
             Update::SelectOutbound { tunnel, sa } => {
-                if self.held.contains_key(&sa) {
+                if self.held.contains(&sa) {
                     plane.desired.put(Update::SelectOutbound { tunnel, sa });
                     self.replace_inherited(now, tunnel, plane);
                 }
                 None
             }
             Update::SelectForWorker { sa, .. } => {
-                if self.held.contains_key(&sa) {
+                if self.held.contains(&sa) {
                     plane.desired.put(update);
                 }
                 None
@@ -183,54 +197,59 @@ impl Books {
     }
 
     fn replace_inherited(&mut self, now: Instant, tunnel: TunnelId, plane: &mut Plane<'_>) {
-        for sa in self.inherited.remove(&tunnel).unwrap_or_default() {
+        for sa in self.inherited.remove_tunnel(tunnel) {
             match sa.direction {
                 SaDirection::Outbound => plane.desired.remove(Object::Sa(sa)),
-                SaDirection::Inbound => self.draining.push((now + DRAIN, sa)),
+                SaDirection::Inbound => self.draining.push_back((now + DRAIN, sa)),
             }
         }
     }
 
     /// The dataplane no longer uses this SA, or never had it.
     pub(super) fn forget_inherited(&mut self, sa: &SaRef, plane: &mut Plane<'_>) {
-        for list in self.inherited.values_mut() {
-            list.retain(|known| (known.direction, known.spi) != (sa.direction, sa.spi));
+        let gone: Vec<SaRef> = self.inherited.of_spi(sa).collect();
+        for sa in gone {
+            self.inherited.remove(&sa);
         }
-        self.inherited.retain(|_, list| !list.is_empty());
+        self.inherited_peers.forget(sa, plane);
         plane.desired.remove(Object::Sa(*sa));
     }
 
     /// SAs of an earlier process whose tunnels went with the configuration.
-    pub(super) fn keep_only(&mut self, negotiated: &BTreeSet<TunnelId>, plane: &mut Plane<'_>) {
+    pub(super) fn keep_only(
+        &mut self,
+        negotiated: &BTreeSet<TunnelId>,
+        patterns: &[Pattern<'_>],
+        plane: &mut Plane<'_>,
+    ) {
+        self.inherited_peers.keep_only(patterns, plane);
         let stale: Vec<TunnelId> = self
             .inherited
-            .keys()
-            .copied()
+            .tunnels()
             .filter(|id| !negotiated.contains(id))
             .collect();
         for tunnel in stale {
-            for sa in self.inherited.remove(&tunnel).unwrap_or_default() {
+            for sa in self.inherited.remove_tunnel(tunnel) {
                 plane.desired.remove(Object::Sa(sa));
             }
         }
     }
 
-    /// Whether SAs of an earlier process are at work.
+    /// How many SAs of an earlier process are at work.
     pub(super) fn inherited(&self) -> usize {
-        self.inherited.values().map(Vec::len).sum()
+        self.inherited.len() + self.inherited_peers.sas()
     }
 
     /// Whether a tunnel lives on SAs of an earlier process.
     pub(super) fn has_inherited(&self, tunnel: TunnelId) -> bool {
-        self.inherited.contains_key(&tunnel)
+        self.inherited.has_tunnel(tunnel)
     }
 
     /// Whether the SA is one of ours.
     pub(super) fn holds(&self, sa: &SaRef) -> bool {
-        self.held.contains_key(sa)
-            || self.held.keys().any(|held| {
-                sa.direction == SaDirection::Inbound && (held.direction, held.spi) == (sa.direction, sa.spi)
-            })
+        // An inbound SA is known by its SPI alone.
+        self.held.contains(sa)
+            || (sa.direction == SaDirection::Inbound && self.held.of_spi(sa).next().is_some())
     }
 
     /// A pair is there: the routes and rules that only its selectors tell.
@@ -277,6 +296,11 @@ impl Books {
             }
             plane.desired.put(update);
         }
+        if pattern.is_per_peer {
+            let name = plane.installer.tunnel_name(child.tunnel).map(str::to_owned);
+            self.inherited_peers
+                .returned(&name.unwrap_or_default(), &wanted, plane);
+        }
         let before = self.beside.insert(child.tunnel, wanted).unwrap_or_default();
         let now = self.beside.get(&child.tunnel);
         for stale in before
@@ -291,7 +315,7 @@ impl Books {
     /// that nothing leaves in clear.
     pub(super) fn child_down(&mut self, tunnel: TunnelId, plane: &mut Plane<'_>) {
         let is_peers = plane.installer.peer_pattern(tunnel).is_some();
-        if !is_peers || self.held.values().any(|held| *held == tunnel) {
+        if !is_peers || self.held.has_tunnel(tunnel) {
             return;
         }
         for object in self.beside.remove(&tunnel).unwrap_or_default().into_iter().rev() {
@@ -302,13 +326,14 @@ impl Books {
 
     /// Ends what has drained.
     pub(super) fn tick(&mut self, now: Instant, plane: &mut Plane<'_>) {
-        for (_, sa) in self.draining.extract_if(.., |(when, _)| *when <= now) {
+        while let Some((_, sa)) = self.draining.pop_front_if(|(when, _)| *when <= now) {
             plane.desired.remove(Object::Sa(sa));
         }
+        self.inherited_peers.tick(now, plane);
     }
 }
 
-fn give_back(object: Object, plane: &mut Plane<'_>) {
+pub(super) fn give_back(object: Object, plane: &mut Plane<'_>) {
     if let Object::Route(vrf, prefix) = object {
         plane.desired.claim(vrf, prefix, false);
     }

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ike::{Endpoint, EndpointConfig, Event, SaId, SystemRandom, Transmit};
-use southbound::{LifetimeKind, SaRef, Status, TunnelId};
+use southbound::{LifetimeKind, Query, SaRef, Status, TunnelId};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, trace, warn};
 
 use super::address::{Answer, REFRESH, known_address};
 use super::authentication::{Radius, Verdict};
 use super::books::{Books, Finding, Plane};
+use super::inherited_peers::Pattern;
 use super::journal::Journal;
 use super::key_log::KeyLog;
 use super::leases::Leases;
@@ -85,7 +86,8 @@ pub(crate) struct Driver {
     pub(super) unserved: BTreeSet<TunnelId>,
     pub(super) radius: Radius,
     leases: Leases,
-    pub(super) renewals: VecDeque<(String, String)>,
+    /// Pairs to renew, by inbound SPI.
+    pub(super) renewals: VecDeque<u32>,
     pub(super) renew_at: Option<Instant>,
     pub(super) restarts: (u32, Option<Instant>),
     /// Negotiations that failed.
@@ -229,7 +231,7 @@ impl Driver {
         for name in before.into_keys() {
             self.endpoint.remove_connection(now, &name);
         }
-        self.books.keep_only(&negotiated, plane);
+        self.books.keep_only(&negotiated, &patterns(&self.loaded), plane);
         self.open_sockets();
         self.refresh_at = now;
     }
@@ -249,6 +251,19 @@ impl Driver {
         }
     }
 
+    /// What a dataplane is to be asked for when it is met: by the first process's first, the routes of single peers.
+    pub(crate) fn wanted_of_the_past(&self, gateway: &Gateway) -> &'static [Query] {
+        let mut children = gateway
+            .connections
+            .iter()
+            .flat_map(|connection| &connection.tunnels);
+        if self.books.is_first() && children.any(|child| child.is_per_peer) {
+            &[Query::Routes]
+        } else {
+            &[]
+        }
+    }
+
     /// A dataplane is there and holds this.
     pub(crate) fn learn(&mut self, instance: u64, held: &[Status], plane: &mut Plane<'_>) {
         let negotiated: BTreeSet<TunnelId> = self
@@ -257,9 +272,16 @@ impl Driver {
             .flat_map(|loaded| loaded.engine.children.iter().filter_map(|child| child.tunnel))
             .collect();
         let now = Instant::now();
-        match self.books.learn(instance, held, &negotiated, plane) {
+        let patterns = patterns(&self.loaded);
+        match self
+            .books
+            .learn(now, instance, held, &negotiated, &patterns, plane)
+        {
             Finding::Known => {}
             Finding::Inherited(tunnels) => {
+                for tunnel in &tunnels {
+                    self.endpoint.reserve_tunnel(*tunnel);
+                }
                 if !tunnels.is_empty() {
                     info!(
                         tunnels = tunnels.len(),
@@ -561,6 +583,19 @@ impl Driver {
             _ => Ok(self.journal.records(connection, limit)),
         }
     }
+}
+
+/// The tunnels that each peer has of its own.
+fn patterns(loaded: &BTreeMap<String, Loaded>) -> Vec<Pattern<'_>> {
+    loaded
+        .values()
+        .flat_map(|loaded| loaded.config.engine.children.iter().zip(&loaded.config.tunnels))
+        .filter(|(_, child)| child.is_per_peer)
+        .map(|(config, child)| Pattern {
+            child,
+            lifetime: config.rekey.give_up_after,
+        })
+        .collect()
 }
 
 async fn receive(sockets: Option<&Sockets>) -> io::Result<Datagram> {

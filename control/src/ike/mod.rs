@@ -12,6 +12,8 @@ mod address;
 mod authentication;
 mod books;
 mod driver;
+mod holdings;
+mod inherited_peers;
 mod journal;
 mod key_log;
 mod leases;

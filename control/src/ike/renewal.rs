@@ -1,6 +1,5 @@
 //! After the dataplane was restarted: every pair anew, at a bearable pace.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -31,10 +30,8 @@ impl Driver {
             .endpoint
             .ike_sas()
             .into_iter()
-            .flat_map(|sa| {
-                let names: BTreeSet<String> = sa.children.into_iter().map(|child| child.name).collect();
-                names.into_iter().map(move |name| (sa.connection.clone(), name))
-            })
+            .flat_map(|sa| sa.children)
+            .map(|child| child.spi_in)
             .collect();
         self.renew_at = Some(now + rest);
         let pairs = self.renewals.len();
@@ -50,10 +47,10 @@ impl Driver {
             return;
         }
         for _ in 0..RENEWED_AT_ONCE {
-            let Some((connection, child)) = self.renewals.pop_front() else {
+            let Some(spi_in) = self.renewals.pop_front() else {
                 break;
             };
-            self.endpoint.rekey_child(now, &connection, &child);
+            self.endpoint.limit_reached(now, spi_in);
         }
         self.renew_at = (!self.renewals.is_empty()).then_some(now + RENEW_PAUSE);
     }

@@ -54,7 +54,7 @@ pub struct Installer {
 }
 
 /// The first number of tunnels of single peers; the engine chooses among them.
-const FIRST_PEER_TUNNEL: u32 = 0x8000_0000;
+pub(crate) const FIRST_PEER_TUNNEL: u32 = 0x8000_0000;
 
 impl Installer {
     /// With the record of keys used before.

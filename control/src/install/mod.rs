@@ -4,5 +4,6 @@ mod installer;
 mod ledger;
 mod numbers;
 
+pub(crate) use installer::FIRST_PEER_TUNNEL;
 pub use installer::{Committed, Installer, Plan};
 pub use ledger::{Ledger, LedgerError};

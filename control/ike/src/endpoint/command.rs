@@ -35,10 +35,8 @@ impl Endpoint {
     pub fn update_children(&mut self, now: Instant, connection: Connection) {
         let name = connection.name.clone();
         let kept: Vec<_> = connection.children.clone();
-        let stale: Vec<String> = self
-            .connections
-            .iter()
-            .filter(|known| known.name == name)
+        let known = self.connections.get(&name).into_iter();
+        let stale: Vec<String> = known
             .flat_map(|known| known.children.iter())
             .filter(|child| !kept.contains(child))
             .map(|child| child.name.clone())
@@ -47,8 +45,10 @@ impl Endpoint {
             self.terminate_child(now, &name, child);
         }
         let shared = Arc::new(connection.clone());
-        for sa in self.sas.values_mut().filter(|sa| sa.connection.name == name) {
-            sa.connection = shared.clone();
+        for id in self.census.of_connection(&name) {
+            if let Some(sa) = self.sas.get_mut(&id) {
+                sa.connection = shared.clone();
+            }
         }
         self.add_connection(now, connection);
         if self.live_sa(&name).is_some() {
@@ -308,6 +308,11 @@ impl Endpoint {
     /// late is ignored.
     pub fn answer_eap(&mut self, now: Instant, sa: SaId, answer: EapAnswer) {
         self.with_sa(now, sa, |sa, ctx| sa.take_eap_answer(ctx, answer));
+    }
+
+    /// A dynamic tunnel that an earlier endpoint gave away and that is still in use: it is not given to anybody else.
+    pub fn reserve_tunnel(&mut self, tunnel: TunnelId) {
+        self.registry.reserve_tunnel(tunnel);
     }
 
     /// Leases of virtual addresses, to be kept over a restart.

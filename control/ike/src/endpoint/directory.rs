@@ -1,6 +1,7 @@
 //! The connections, found by name, by peer and by tunnel: thousands of them cost a look-up and not a walk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,42 +9,50 @@ use southbound::TunnelId;
 
 use crate::config::{Connection, RemoteAuth};
 
+/// A connection's place in the order in which they were first loaded.
+type Place = u64;
+
 /// Every loaded connection, in the order in which they were first loaded.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    all: Vec<Arc<Connection>>,
-    by_name: HashMap<String, usize>,
+    all: BTreeMap<Place, Arc<Connection>>,
+    next: Place,
+    by_name: HashMap<String, Place>,
     /// Connections that only peers of these addresses may use.
-    by_remote: HashMap<IpAddr, Vec<usize>>,
+    by_remote: HashMap<IpAddr, BTreeSet<Place>>,
     /// Connections for networks of peers, or for any.
-    general: Vec<usize>,
-    by_tunnel: HashMap<TunnelId, usize>,
-    /// Some connection uses a post-quantum preshared key.
-    pub(crate) any_ppk: bool,
+    general: BTreeSet<Place>,
+    by_tunnel: HashMap<TunnelId, BTreeSet<Place>>,
+    with_ppk: BTreeSet<Place>,
 }
 
 impl Directory {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Connection>> {
-        self.all.iter()
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Connection>> {
-        self.all.get(*self.by_name.get(name)?)
+        self.all.get(self.by_name.get(name)?)
     }
 
     /// The connection with a child that carries this tunnel.
     pub(crate) fn of_tunnel(&self, tunnel: TunnelId) -> Option<&Arc<Connection>> {
-        self.all.get(*self.by_tunnel.get(&tunnel)?)
+        self.all.get(self.by_tunnel.get(&tunnel)?.first()?)
+    }
+
+    /// Whether some connection uses a post-quantum preshared key.
+    pub(crate) fn any_ppk(&self) -> bool {
+        !self.with_ppk.is_empty()
     }
 
     /// The connections that a peer at `remote`, reached at `local`, may use, in their order.
     pub(crate) fn near(&self, local: IpAddr, remote: IpAddr) -> Vec<&Arc<Connection>> {
         let of_remote = self.by_remote.get(&remote).into_iter().flatten();
-        let mut indices: Vec<usize> = of_remote.chain(&self.general).copied().collect();
-        indices.sort_unstable();
-        indices
+        let mut places: Vec<Place> = of_remote.chain(&self.general).copied().collect();
+        places.sort_unstable();
+        places
             .into_iter()
-            .filter_map(|index| self.all.get(index))
+            .filter_map(|place| self.all.get(&place))
             .filter(|connection| connection.accepts_addresses(local, remote))
             .collect()
     }
@@ -55,54 +64,69 @@ impl Directory {
 
     /// Adds a connection, or replaces the one of its name where it stands.
     pub(crate) fn put(&mut self, connection: Arc<Connection>) {
-        match self.by_name.get(&connection.name).copied() {
-            Some(index) => {
-                if let Some(slot) = self.all.get_mut(index) {
-                    *slot = connection;
-                }
-                self.index_again();
-            }
+        let known = self.by_name.get(&connection.name).copied();
+        let place = known.unwrap_or(self.next);
+        match self.all.insert(place, connection.clone()) {
+            Some(before) => self.strike(place, &before),
             None => {
-                self.all.push(connection);
-                self.index(self.all.len() - 1);
+                self.next += 1;
+                self.by_name.insert(connection.name.clone(), place);
             }
         }
+        self.list(place, &connection);
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        if let Some(index) = self.by_name.get(name).copied() {
-            self.all.remove(index);
-            self.index_again();
+        if let Some(place) = self.by_name.remove(name)
+            && let Some(connection) = self.all.remove(&place)
+        {
+            self.strike(place, &connection);
         }
     }
 
-    fn index_again(&mut self) {
-        let all = std::mem::take(&mut self.all);
-        *self = Self {
-            all,
-            ..Self::default()
-        };
-        (0..self.all.len()).for_each(|index| self.index(index));
-    }
-
-    fn index(&mut self, index: usize) {
-        let Some(connection) = self.all.get(index) else {
-            return;
-        };
-        self.by_name.insert(connection.name.clone(), index);
-        self.any_ppk |= connection.ppk.is_some();
-        for tunnel in connection.children.iter().filter_map(|child| child.tunnel) {
-            self.by_tunnel.entry(tunnel).or_insert(index);
+    fn list(&mut self, place: Place, connection: &Connection) {
+        if connection.ppk.is_some() {
+            self.with_ppk.insert(place);
         }
-        if connection.remote_networks.is_empty() && !connection.remote_addresses.is_empty() {
-            for remote in &connection.remote_addresses {
-                let slot = self.by_remote.entry(remote.ip()).or_default();
-                if !slot.contains(&index) {
-                    slot.push(index);
-                }
-            }
+        for tunnel in tunnels(connection) {
+            self.by_tunnel.entry(tunnel).or_default().insert(place);
+        }
+        if is_general(connection) {
+            self.general.insert(place);
         } else {
-            self.general.push(index);
+            for remote in &connection.remote_addresses {
+                self.by_remote.entry(remote.ip()).or_default().insert(place);
+            }
+        }
+    }
+
+    /// The inverse of [`Self::list`].
+    fn strike(&mut self, place: Place, connection: &Connection) {
+        self.with_ppk.remove(&place);
+        self.general.remove(&place);
+        for tunnel in tunnels(connection) {
+            strike_under(&mut self.by_tunnel, tunnel, place);
+        }
+        for remote in &connection.remote_addresses {
+            strike_under(&mut self.by_remote, remote.ip(), place);
+        }
+    }
+}
+
+/// Whether peers of more than the listed addresses may use it.
+fn is_general(connection: &Connection) -> bool {
+    !connection.remote_networks.is_empty() || connection.remote_addresses.is_empty()
+}
+
+fn tunnels(connection: &Connection) -> impl Iterator<Item = TunnelId> + '_ {
+    connection.children.iter().filter_map(|child| child.tunnel)
+}
+
+fn strike_under<Key: Hash + Eq>(listing: &mut HashMap<Key, BTreeSet<Place>>, key: Key, place: Place) {
+    if let Some(places) = listing.get_mut(&key) {
+        places.remove(&place);
+        if places.is_empty() {
+            listing.remove(&key);
         }
     }
 }
@@ -143,11 +167,13 @@ mod tests {
         directory.put(connection("any", Some("192.0.2.9"), 4));
         assert_eq!(near(&directory, "192.0.2.2"), ["b"]);
         assert_eq!(near(&directory, "192.0.2.9"), ["any"]);
-        assert_eq!(directory.iter().next().unwrap().name, "any");
+        directory.put(connection("c", Some("192.0.2.2"), 3));
+        directory.put(connection("b", Some("192.0.2.2"), 2));
+        assert_eq!(near(&directory, "192.0.2.2"), ["b", "c"], "the order stays");
         assert!(directory.of_tunnel(TunnelId(1)).is_none());
         directory.remove("any");
         assert!(near(&directory, "192.0.2.9").is_empty());
         assert_eq!(directory.get("c").unwrap().name, "c");
-        assert_eq!(directory.iter().count(), 2);
+        assert_eq!(directory.len(), 2);
     }
 }

@@ -126,7 +126,7 @@ pub(crate) fn answer_init(
         force,
     ));
     let intermediate = suite.additional_methods().next().is_some();
-    let ppk = sa.support.ppk && ctx.connections.any_ppk;
+    let ppk = sa.support.ppk && ctx.connections.any_ppk();
     payloads.extend(announcements(&sa, intermediate, ppk));
     // RFC 7296 section 1.2: only here can the responder ask for a certificate, before it knows which connection the peer
     // will turn out to use; peers that send theirs only where asked depend on it.
