@@ -296,6 +296,7 @@ impl Builder {
                 rsa_scheme: match section.rsa_padding {
                     RsaPadding::Pss => RsaScheme::default(),
                     RsaPadding::Pkcs1 => RsaScheme::Pkcs1,
+                    RsaPadding::PssOrSha1 => RsaScheme::PssOrSha1,
                 },
             },
             Auth::EapRadius => {

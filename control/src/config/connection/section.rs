@@ -123,11 +123,12 @@ pub(super) enum Auth {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum RsaPadding {
     #[default]
     Pss,
     Pkcs1,
+    PssOrSha1,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
