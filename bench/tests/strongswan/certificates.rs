@@ -39,14 +39,18 @@ key_file = "{folder}/own.key"
 }
 
 fn both_ways(stem: &str, kind: KeyKind) {
-    let pki = Pki::new().unwrap();
-    let site = Site::start(stem, &terms(&pki, kind));
+    both_ways_on(stem, &terms(&Pki::new().unwrap(), kind));
+}
+
+fn both_ways_on(stem: &str, terms: &Terms) -> Site {
+    let site = Site::start(stem, terms);
     site.does(&["up", "site"]);
     site.assert_joined();
     assert_eq!(site.ike()["remote_id"], "gw2.example");
     site.does(&["down", "site"]);
     site.peer_initiates();
     site.assert_joined();
+    site
 }
 
 #[test]
@@ -72,6 +76,29 @@ fn ecdsa_p521() {
 #[test]
 fn ed25519() {
     both_ways("swan-ed25519", KeyKind::Ed25519);
+}
+
+/// The methods of RFC 7296 and RFC 4754, to a peer that does not know RFC 7427.
+#[test]
+fn older_methods() {
+    for (stem, kind) in [("swan-old-rsa", KeyKind::Rsa), ("swan-old-ecdsa", KeyKind::P384)] {
+        let mut terms = terms(&Pki::new().unwrap(), kind);
+        terms.connection += "rsa_padding = \"pss-or-sha1\"\n";
+        terms.charon = "  signature_authentication = no\n".into();
+        let log = both_ways_on(stem, &terms).strongswan.log();
+        let method = if kind == KeyKind::Rsa {
+            "RSA signature"
+        } else {
+            "ECDSA-384 signature"
+        };
+        for whose in [
+            "authentication of 'gw1.example'",
+            "authentication of 'gw2.example'",
+        ] {
+            let old = |line: &str| line.contains(whose) && line.contains(&format!("with {method}"));
+            assert!(log.lines().any(old), "{log}");
+        }
+    }
 }
 
 #[test]
@@ -130,4 +157,8 @@ fn a_stranger_s_certificate_is_refused_with_the_reason() {
         "{shown}"
     );
     assert!(site.does(&["log", "site"]).contains("FAILED"));
+    // It had authenticated us before, and is told what came of its own certificate.
+    site.wait_for("the stranger was told nothing", |site| {
+        site.strongswan.log().contains("request 2 [ N(AUTH_FAILED) ]")
+    });
 }

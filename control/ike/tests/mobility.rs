@@ -77,6 +77,28 @@ fn reauthentication_is_made_before_the_old_sa_is_broken() {
 }
 
 #[test]
+fn either_end_may_authenticate_anew_what_the_other_one_began() {
+    for seed in 0..8 {
+        // Host 0 begins, host 1 authenticates anew.
+        let mut net = pair(seed, |host, c| {
+            if host == 1 {
+                c.reauthenticate_after = Some(Duration::from_secs(5));
+            }
+        });
+        net.run(SOON);
+        net.run_lossless(Duration::from_secs(16));
+        for host in [0, 1] {
+            assert_eq!(
+                net.count(host, |e| matches!(e, Event::IkeUp { .. })),
+                4,
+                "seed {seed}"
+            );
+            assert_eq!(net.hosts[host].dataplane.selected.len(), 1);
+        }
+    }
+}
+
+#[test]
 fn a_nat_between_moves_to_port_4500_and_is_followed() {
     let mut net = pair(17, |host, c| {
         c.mobike = false;

@@ -116,9 +116,9 @@ fn an_unwanted_group_is_asked_for_again() {
         };
         c.proposals = vec![text.parse().unwrap()];
         let text = if host == 0 {
-            "aes256gcm16-x25519-ecp384"
+            "aes256gcm16-x25519-ecp384-ecp521"
         } else {
-            "aes256gcm16-ecp384"
+            "aes256gcm16-ecp521"
         };
         c.children[0].proposals = vec![text.parse().unwrap()];
     });
@@ -214,6 +214,24 @@ fn fault_38_a_certificate_of_another_authority_is_refused() {
     net.run(SOON);
     assert_eq!(net.count(0, |e| matches!(e, Event::IkeUp { .. })), 0);
     assert!(net.hosts[1].endpoint.counters().authentication_failed > 0);
+}
+
+#[test]
+fn a_responder_whose_certificate_is_refused_is_told() {
+    let mut net = with_credentials(12, certified(["gw0.example", "other.example"]), |_, c| {
+        by_certificate(c)
+    });
+    net.run(Duration::from_millis(300));
+    assert_eq!(net.count(0, |e| matches!(e, Event::IkeUp { .. })), 0);
+    assert!(
+        net.failures(0)[0].contains("does not name gw1.example"),
+        "{:?}",
+        net.failures(0)
+    );
+    // It had the IKE SA up already, and keeps nothing of it.
+    assert_eq!(net.count(1, |e| matches!(e, Event::IkeUp { .. })), 1);
+    assert_eq!(net.count(1, |e| matches!(e, Event::IkeDown { .. })), 1);
+    assert!(net.hosts[1].endpoint.ike_sas().is_empty() && net.hosts[1].dataplane.installed.is_empty());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use network::{address, connection, psk};
 use southbound::Update;
 
 /// Peers here; `cargo bench -p ike --bench handshakes` is the larger run.
-const PEERS: u32 = 2000;
+const PEERS: u32 = 10_000;
 
 fn endpoint(now: Instant) -> Endpoint {
     let random = Box::new(SystemRandom::new());

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use southbound::Update;
+use southbound::{TunnelId, Update};
 
+use crate::child_sa::ChildSa;
 use crate::config::Connection;
 use crate::crypto::random::Draw;
 use crate::error::{Error, Result};
 use crate::event::{Event, SaId};
-use crate::ike_sa::{Effect, Estate, IkeSa, Task};
+use crate::ike_sa::{DRAIN, Effect, Estate, IkeSa, Task, child_down};
 
 use super::Endpoint;
 
@@ -23,6 +24,20 @@ const REDIRECT_PERIOD: Duration = Duration::from_secs(300);
 
 /// Two IKE SAs that come up within this time may have crossed on the way.
 const CROSSING: Duration = Duration::from_secs(10);
+
+/// How long an IKE SA stays after another took over its tunnels: packets under way in its pairs arrive before its delete.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// An IKE SA with the peer of one that came up.
+struct Sibling {
+    id: SaId,
+    ours: bool,
+    spi_i: u64,
+    /// It was heard of just now.
+    is_fresh: bool,
+    /// The other one was begun before this one was up.
+    crossed: bool,
+}
 
 /// What an IKE SA of ours starts with beside its addresses.
 #[derive(Debug, Default)]
@@ -40,6 +55,7 @@ impl Endpoint {
                     self.settle(now, sa, false);
                 }
                 Effect::HandOver { to, estate } => self.hand_over(now, from, to, estate),
+                Effect::Bury { connection, children } => self.bury(now, from, &connection, children),
                 Effect::Abandon { sa } => self.with_sa(now, sa, |sa, ctx| sa.abandon(ctx.now)),
                 Effect::Established { sa, initial_contact } => self.established(now, sa, initial_contact),
                 Effect::Reauthenticate { sa } => self.reauthenticate(now, sa),
@@ -90,21 +106,47 @@ impl Endpoint {
                 .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
         for child in &estate.children {
-            self.events.push_back(Event::ChildDown {
-                sa: from,
-                connection: String::new(),
-                child: child.name.clone(),
-                tunnel: child.tunnel(),
-                spi_in: child.spi_in(),
-            });
+            self.events.push_back(child_down(from, "", child));
         }
+    }
+
+    /// Removes the pairs of an IKE SA that ended. Where another IKE SA carries a tunnel on, its pair takes over first, and
+    /// what is under way in the old one is still received for a while.
+    fn bury(&mut self, now: Instant, from: SaId, connection: &Connection, children: Vec<ChildSa>) {
+        self.adopt_orphans(now);
+        for child in children {
+            let (tunnel, inbound) = (child.tunnel(), child.inbound.reference());
+            self.events
+                .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
+            match self.carrier(tunnel) {
+                Some(heir) => self.with_sa(now, heir, |sa, ctx| sa.draining.push((ctx.now + DRAIN, inbound))),
+                None => {
+                    self.events.push_back(Event::Dataplane(Update::RemoveSa(inbound)));
+                    self.registry.release_child_spi(inbound.spi);
+                }
+            }
+            let config = connection.child(&child.name);
+            if config.is_none_or(|config| config.tunnel.is_none()) {
+                self.registry.release_tunnel(&self.config, tunnel);
+            }
+            self.events.push_back(child_down(from, &connection.name, &child));
+        }
+    }
+
+    /// The IKE SA with the pair that the tunnel sends by.
+    fn carrier(&self, tunnel: TunnelId) -> Option<SaId> {
+        let spi_in = self.registry.selection(tunnel)?;
+        self.registry.homes(spi_in).find(|id| {
+            let sa = self.sas.get(id);
+            sa.is_some_and(|sa| sa.child_by_spi_in(spi_in).is_some())
+        })
     }
 
     /// Deals with older IKE SAs of the same peer.
     fn established(&mut self, now: Instant, id: SaId, initial_contact: bool) {
         let Some(sa) = self.sas.get(&id) else { return };
         let (connection, remote_id) = (sa.connection.clone(), sa.remote_id.clone());
-        let (ours, spi_i) = (sa.initiator, sa.spis().0);
+        let (ours, spi_i, created_at) = (sa.initiator, sa.spis().0, sa.created_at);
         if let Some(state) = self.states.get_mut(&connection.name) {
             state.attempts = 0;
         }
@@ -113,7 +155,7 @@ impl Endpoint {
             Some(peer) => self.census.of_peer(&connection.name, peer).collect(),
             None => Vec::new(),
         };
-        let others: Vec<(SaId, bool, u64, bool)> = of_peer
+        let others: Vec<Sibling> = of_peer
             .iter()
             .filter_map(|id| self.sas.get(id))
             .filter(|other| {
@@ -123,28 +165,37 @@ impl Endpoint {
                     && other.connection.name == connection.name
                     && other.remote_id == remote_id
             })
-            .map(|other| {
-                let fresh = now.saturating_duration_since(other.last_heard) < CROSSING;
-                (other.id, other.initiator, other.spis().0, fresh)
+            .map(|other| Sibling {
+                id: other.id,
+                ours: other.initiator,
+                spi_i: other.spis().0,
+                is_fresh: now.saturating_duration_since(other.last_heard) < CROSSING,
+                crossed: other.established_at.is_some_and(|when| created_at <= when),
             })
             .collect();
-        for (other, other_ours, other_spi_i, fresh) in others {
+        for other in others {
             // An SA of ours that answered just now crossed the peer's: the peer could not know of it.
-            if initial_contact && connection.unique && !(fresh && other_ours && !ours) {
-                self.with_sa(now, other, |sa, ctx| sa.close(ctx, "the peer started over"));
-            } else if ours && other_ours {
-                // Reauthentication, made before the old SA is broken.
-                self.supersede(now, other, "reauthenticated");
-            } else if ours != other_ours && connection.unique {
+            if initial_contact && connection.unique && !(other.is_fresh && other.ours && !ours) {
+                self.with_sa(now, other.id, |sa, ctx| sa.close(ctx, "the peer started over"));
+            } else if ours != other.ours && other.crossed && connection.unique {
                 // Both ends initiated at once. Both see both SAs, and the one with the higher initiator SPI goes.
-                let loser = if spi_i > other_spi_i { id } else { other };
-                self.supersede(now, loser, "duplicate");
+                let loser = if spi_i > other.spi_i { id } else { other.id };
+                self.supersede(now, loser, "duplicate", Duration::ZERO);
+            } else if ours && (other.ours || connection.unique) {
+                // Reauthentication, made before the old SA is broken: what is under way in its pairs arrives first.
+                self.supersede(now, other.id, "reauthenticated", HANDOVER);
+            } else if ours != other.ours && connection.unique {
+                // Reauthentication by the peer, which deletes the old SA; or it forgot that one, and does not answer there.
+                self.with_sa(now, other.id, |sa, ctx| {
+                    sa.enqueue(ctx.now, Task::Liveness);
+                    sa.run_tasks(ctx);
+                });
             }
         }
     }
 
-    /// Deletes an IKE SA beside which another carries on; its tunnels change over first.
-    fn supersede(&mut self, now: Instant, id: SaId, reason: &str) {
+    /// Deletes an IKE SA beside which another carries on, after this time; its tunnels change over first.
+    fn supersede(&mut self, now: Instant, id: SaId, reason: &str, after: Duration) {
         let delete = Task::DeleteIke {
             reason: reason.to_owned(),
         };
@@ -154,7 +205,7 @@ impl Endpoint {
                 ctx.registry
                     .orphan(child.tunnel(), child.worker(), child.spi_in());
             }
-            sa.enqueue(ctx.now, delete);
+            sa.enqueue_at(ctx.now + after, delete);
         });
         self.with_sa(now, id, |sa, ctx| sa.run_tasks(ctx));
     }

@@ -82,7 +82,7 @@ impl std::fmt::Debug for Endpoint {
         write!(
             f,
             "Endpoint({} connections, {} IKE SAs)",
-            self.connections.iter().count(),
+            self.connections.len(),
             self.sas.len()
         )
     }

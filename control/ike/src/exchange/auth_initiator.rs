@@ -270,6 +270,14 @@ impl IkeSa {
         Ok(None)
     }
 
+    /// Tells a responder, for which the IKE SA is up, that it is not (RFC 7296 section 2.21.2). Once: where this is lost,
+    /// its liveness check finds out.
+    pub(crate) fn refuse_responder(&mut self, ctx: &mut Context<'_>) {
+        let payloads = [status(NotifyType::AUTHENTICATION_FAILED, Vec::new())];
+        // What cannot be sent leaves the responder to its liveness check, too.
+        let _ = self.request(ctx, ExchangeType::INFORMATIONAL, &payloads, Exchange::DeleteIke);
+    }
+
     /// The child asked for in IKE_AUTH: that it failed leaves the IKE SA up (RFC 7296 section 1.2).
     fn take_first_child(&mut self, ctx: &mut Context<'_>, child: ChildExchange, parts: &Parts) {
         let (name, spi_in) = (child.config.name.clone(), child.spi_in);
@@ -298,6 +306,7 @@ impl IkeSa {
             self.auth_nonces = (seed.nonce_i.clone(), seed.nonce_r.clone());
         }
         self.phase = Phase::Established;
+        self.established_at = Some(ctx.now);
         self.support.mobike = self.connection.mobike && parts.has(NotifyType::MOBIKE_SUPPORTED);
         if let Some(window) = parts.notify(NotifyType::SET_WINDOW_SIZE)
             && let Ok(size) = <[u8; 4]>::try_from(window.data.as_slice())

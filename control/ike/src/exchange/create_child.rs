@@ -75,10 +75,18 @@ impl IkeSa {
             local_ts.extend(v4.then(|| TrafficSelector::any_like(std::net::Ipv4Addr::UNSPECIFIED.into())));
             local_ts.extend(v6.then(|| TrafficSelector::any_like(std::net::Ipv6Addr::UNSPECIFIED.into())));
         }
-        let method = config
-            .proposals
-            .first()
-            .and_then(|proposal| proposal.methods.first().copied().flatten());
+        let method = config.proposals.first().and_then(|proposal| {
+            let own = proposal.methods.first().copied().flatten()?;
+            // The group of the IKE SA, where it will do, is what a peer will most likely choose. One that chooses another
+            // must name it (RFC 7296 section 1.3), but libreswan 4.10 takes our public value for one of its own group, of
+            // the wrong length, and answers INVALID_SYNTAX.
+            let of_ike = self.keyed.as_ref().map(|keyed| keyed.suite.method);
+            Some(
+                of_ike
+                    .filter(|method| proposal.methods.contains(&Some(*method)))
+                    .unwrap_or(own),
+            )
+        });
         let offer = match method.filter(|_| with_exchange) {
             Some(method) => Some(Offer::new(method, ctx.random)?),
             None => None,

@@ -9,14 +9,14 @@ use crate::child_sa::{ChildSa, ChildState, PairParameters, resolve};
 use crate::config::ChildConfig;
 use crate::crypto::random::Draw;
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, SaId};
 use crate::payload::traffic_selector::TrafficSelector;
 use crate::proposal::EspSuite;
 
-use super::{Context, IkeSa};
+use super::{Context, Effect, IkeSa};
 
 /// How long an inbound SA outlives its pair, for packets under way.
-const DRAIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// A rekeyed pair whose initiator never deletes the old one is switched to after this.
 const SELECT_FALLBACK: Duration = Duration::from_secs(4);
 
@@ -300,13 +300,8 @@ impl IkeSa {
                 ctx.registry.release_tunnel(ctx.config, child.tunnel());
             }
         }
-        ctx.events.push_back(Event::ChildDown {
-            sa: self.id,
-            connection: self.connection.name.clone(),
-            child: child.name.clone(),
-            tunnel: child.tunnel(),
-            spi_in: child.spi_in(),
-        });
+        ctx.events
+            .push_back(child_down(self.id, &self.connection.name, child));
     }
 
     /// Removes every pair at once, with the IKE SA.
@@ -316,17 +311,18 @@ impl IkeSa {
             ctx.events
                 .push_back(Event::Dataplane(Update::RemoveSa(reference)));
         }
-        for child in std::mem::take(&mut self.children) {
+        let children = std::mem::take(&mut self.children);
+        for child in &children {
             ctx.registry.leave(self.id, child.spi_in());
             ctx.registry.leave(self.id, child.spi_out());
             ctx.registry
                 .orphan(child.tunnel(), child.worker(), child.spi_in());
-            ctx.events
-                .push_back(Event::Dataplane(Update::RemoveSa(child.outbound.reference())));
-            ctx.events
-                .push_back(Event::Dataplane(Update::RemoveSa(child.inbound.reference())));
-            ctx.registry.release_child_spi(child.spi_in());
-            self.child_gone(ctx, &child);
+        }
+        if !children.is_empty() {
+            ctx.effects.push(Effect::Bury {
+                connection: self.connection.clone(),
+                children,
+            });
         }
     }
 
@@ -379,6 +375,17 @@ impl IkeSa {
         of_children
             .chain(self.draining.iter().map(|(when, _)| *when))
             .min()
+    }
+}
+
+/// A pair of this IKE SA went.
+pub(crate) fn child_down(sa: SaId, connection: &str, child: &ChildSa) -> Event {
+    Event::ChildDown {
+        sa,
+        connection: connection.to_owned(),
+        child: child.name.clone(),
+        tunnel: child.tunnel(),
+        spi_in: child.spi_in(),
     }
 }
 

@@ -4,7 +4,7 @@ mod children;
 mod receive;
 mod tasks;
 
-pub(crate) use children::NewChild;
+pub(crate) use children::{DRAIN, NewChild, child_down};
 pub(crate) use tasks::{QueuedTask, Task};
 
 use std::collections::VecDeque;
@@ -64,6 +64,11 @@ pub(crate) enum Effect {
     Spawn(Box<IkeSa>),
     /// Another IKE SA takes over Child SAs and what was still to do.
     HandOver { to: SaId, estate: Estate },
+    /// The IKE SA ended with these pairs of this connection.
+    Bury {
+        connection: Arc<Connection>,
+        children: Vec<ChildSa>,
+    },
     /// An IKE SA was authenticated; `initial_contact` says the peer knows of no other.
     Established { sa: SaId, initial_contact: bool },
     /// An IKE SA that lost a collision waits to be deleted by the peer.
@@ -220,6 +225,10 @@ pub(crate) struct IkeSa {
     pub(crate) superseded: bool,
     /// As far as we know the peer has no other IKE SA with us.
     pub(crate) initial_contact: bool,
+    /// When its first message was sent or received.
+    pub(crate) created_at: Instant,
+    /// When both ends were authenticated; `None` for what renewed another.
+    pub(crate) established_at: Option<Instant>,
     pub(crate) last_heard: Instant,
     pub(crate) last_sent: Instant,
     /// When an unprotected message last made us doubt that the peer still has this SA.
@@ -296,6 +305,8 @@ impl IkeSa {
             delete_reason: None,
             superseded: false,
             initial_contact: false,
+            created_at: now,
+            established_at: None,
             last_heard: now,
             last_sent: now,
             hinted: None,

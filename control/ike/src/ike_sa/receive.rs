@@ -285,6 +285,9 @@ impl IkeSa {
             self.lost_rekeys.clear();
         }
         if let Err(error) = outcome {
+            if self.is_half_open() && refusal.is_none() && matches!(error, Error::AuthenticationFailed(_)) {
+                self.refuse_responder(ctx);
+            }
             self.close_reason = Some(error.to_string());
         }
     }
