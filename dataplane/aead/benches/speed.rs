@@ -4,6 +4,8 @@
 //! cargo bench -p esp-aead --bench speed -- [--quick] [--tune] [--json FILE] [--only TEXT] [--sizes 64,1420]
 //! ```
 //!
+//! Where Debian's libipsec-mb-dev is installed, intel-ipsec-mb is measured in the same rounds.
+//!
 //! 256 packets of up to 2048 bytes in rotation are sealed and then opened in batches of 64; a sample is one
 //! pass over them, a figure the median of all samples in a round, and what is printed the median (and
 //! minimum) of the rounds. Every contender works on the same packets in turn within each round, so that a
@@ -12,6 +14,8 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use esp_aead::{
@@ -277,6 +281,62 @@ where
     })
 }
 
+/// intel-ipsec-mb in a process of its own (`ipsec_mb.c`), which works in turn with the other contenders.
+struct IpsecMb {
+    process: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl IpsecMb {
+    /// Builds and starts it; says so where the library is not installed.
+    fn start() -> Option<Self> {
+        let program = concat!(env!("CARGO_TARGET_TMPDIR"), "/ipsec_mb");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ipsec_mb.c");
+        let arguments = ["-O2", "-Wall", "-Wextra", "-o", program, source, "-lIPSec_MB"];
+        if !Command::new("cc")
+            .args(arguments)
+            .status()
+            .is_ok_and(|s| s.success())
+        {
+            println!("intel-ipsec-mb is not measured: it needs cc and Debian's libipsec-mb-dev\n");
+            return None;
+        }
+        let mut process = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let (questions, answers) = (process.stdin.take()?, BufReader::new(process.stdout.take()?));
+        Some(Self {
+            process,
+            questions,
+            answers,
+        })
+    }
+
+    /// Medians of sealing and opening in ns per packet, where the library has the algorithm.
+    fn measure(&mut self, algorithm: &str, text_bytes: usize, round: Duration) -> Option<(f64, f64)> {
+        writeln!(
+            self.questions,
+            "{algorithm} {text_bytes} {}",
+            round.as_millis().max(1)
+        )
+        .ok()?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line).ok()?;
+        let (seal_ns, open_ns) = line.trim().split_once(' ')?;
+        Some((seal_ns.parse().ok()?, open_ns.parse().ok()?))
+    }
+}
+
+impl Drop for IpsecMb {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 struct Options {
     rounds: usize,
     round: Duration,
@@ -442,6 +502,7 @@ fn main() {
         .map(|i| std::array::from_fn(|j| (i * 31 + j * 7) as u8))
         .collect();
     let mut json = String::new();
+    let mut ipsec_mb = if options.libraries { IpsecMb::start() } else { None };
     for (name, algorithm) in cases {
         if options.only.as_deref().is_some_and(|only| !name.contains(only)) {
             continue;
@@ -449,6 +510,7 @@ fn main() {
         for &keys in &options.keys {
             let mut all = contenders(algorithm, keys, options.libraries);
             let mut figures = vec![vec![Figures::default(); options.sizes.len()]; all.len()];
+            let mut of_ipsec_mb = vec![Figures::default(); options.sizes.len()];
             for _ in 0..options.rounds {
                 for (s, size) in options.sizes.iter().enumerate() {
                     // Block ciphers take whole blocks.
@@ -459,7 +521,22 @@ fn main() {
                         figures[s].seal_ns.push(seal_ns);
                         figures[s].open_ns.push(open_ns);
                     }
+                    // It is measured with one key.
+                    if let Some(ipsec_mb) = ipsec_mb.as_mut().filter(|_| keys == 1)
+                        && let Some((seal_ns, open_ns)) = ipsec_mb.measure(name, text_bytes, options.round)
+                    {
+                        of_ipsec_mb[s].seal_ns.push(seal_ns);
+                        of_ipsec_mb[s].open_ns.push(open_ns);
+                    }
                 }
+            }
+            let mut rows: Vec<_> = all
+                .iter()
+                .zip(figures)
+                .map(|(contender, figures)| (contender.name(), contender.key_bytes().to_string(), figures))
+                .collect();
+            if !of_ipsec_mb[0].seal_ns.is_empty() {
+                rows.push(("intel-ipsec-mb".to_owned(), String::new(), of_ipsec_mb));
             }
             for direction in ["seal", "open"] {
                 print!("| {name} {direction}, {keys} keys |");
@@ -467,8 +544,8 @@ fn main() {
                 print!(" key bytes |\n|---|");
                 options.sizes.iter().for_each(|_| print!("---|"));
                 println!("---|");
-                for (contender, figures) in all.iter().zip(&mut figures) {
-                    print!("| {} |", contender.name());
+                for (contender, key_bytes, figures) in &mut rows {
+                    print!("| {contender} |");
                     for (size, figures) in options.sizes.iter().zip(figures) {
                         let values = if direction == "seal" {
                             &mut figures.seal_ns
@@ -479,13 +556,12 @@ fn main() {
                         print!(" {ns:.1} ({:.0}) |", ns * per_ns);
                         let _ = writeln!(
                             json,
-                            "{{\"algorithm\":\"{name}\",\"direction\":\"{direction}\",\"keys\":{keys},\"contender\":\"{}\",\"size_bytes\":{size},\"ns\":{ns:.2},\"ns_min\":{:.2},\"cycles\":{:.1}}},",
-                            contender.name(),
+                            "{{\"algorithm\":\"{name}\",\"direction\":\"{direction}\",\"keys\":{keys},\"contender\":\"{contender}\",\"size_bytes\":{size},\"ns\":{ns:.2},\"ns_min\":{:.2},\"cycles\":{:.1}}},",
                             values[0],
                             ns * per_ns,
                         );
                     }
-                    println!(" {} |", contender.key_bytes());
+                    println!(" {key_bytes} |");
                 }
                 println!();
             }
