@@ -6,6 +6,7 @@
 mod allowance;
 mod answers;
 mod connections;
+mod endpoint;
 mod events;
 mod gather;
 mod pulse;

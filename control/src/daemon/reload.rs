@@ -27,6 +27,8 @@ pub(super) struct PendingReload {
     pub(super) failures: Vec<String>,
     replies: Option<Replies>,
     deadline: Instant,
+    /// A signal came since.
+    is_asked_again: bool,
 }
 
 impl Daemon {
@@ -49,6 +51,14 @@ impl Daemon {
         }
     }
 
+    /// A signal asks for a reload: where one is under way, for another when that is over.
+    pub(super) fn hang_up(&mut self) {
+        match &mut self.reload {
+            Some(reload) => reload.is_asked_again = true,
+            None => self.begin_reload(None, false),
+        }
+    }
+
     /// `Some` where nothing is left to wait for.
     fn prepare_reload(&mut self, dry_run: bool) -> Result<Option<String>, (ExitCode, String)> {
         if self.reload.is_some() {
@@ -68,7 +78,6 @@ impl Daemon {
                 "the state folder",
             ),
             (gateway.admin != self.gateway.admin, "[admin]"),
-            (gateway.metrics != self.gateway.metrics, "[metrics]"),
             (settings(&gateway) != settings(&self.gateway), "[fpm]"),
             (gateway.ike != self.gateway.ike, "[ike]"),
         ] {
@@ -78,6 +87,7 @@ impl Daemon {
         }
         if !self.installer.has_learned() {
             if !dry_run {
+                self.move_endpoint(&gateway)?;
                 self.gateway = gateway;
                 self.mirror.set_scope(self.installer.scope(&self.gateway));
                 self.fpm.set_rules(rules(&self.gateway));
@@ -106,10 +116,14 @@ impl Daemon {
         if dry_run {
             return Ok(Some("it would be taken".into()));
         }
-        let committed = self
-            .installer
-            .commit(plan, &mut self.desired)
-            .map_err(|fault| (ExitCode::Refused, fault.to_string()))?;
+        self.move_endpoint(&gateway)?;
+        let committed = match self.installer.commit(plan, &mut self.desired) {
+            Ok(committed) => committed,
+            Err(fault) => {
+                self.move_endpoint_back();
+                return Err((ExitCode::Refused, fault.to_string()));
+            }
+        };
         let previous = std::mem::replace(&mut self.gateway, gateway);
         self.mirror.set_scope(self.installer.scope(&self.gateway));
         self.fpm.set_rules(rules(&self.gateway));
@@ -120,6 +134,7 @@ impl Daemon {
             failures: Vec::new(),
             replies: None,
             deadline: Instant::now() + LIMIT,
+            is_asked_again: false,
         });
         Ok(None)
     }
@@ -162,6 +177,9 @@ impl Daemon {
             "reloaded"
         );
         finish(reload.replies.as_ref(), ExitCode::Done, "reloaded".into());
+        if reload.is_asked_again {
+            self.begin_reload(None, false);
+        }
     }
 
     pub(super) fn reload_deadline(&mut self) {
@@ -178,8 +196,23 @@ impl Daemon {
         }
     }
 
+    /// Serves metrics as `gateway` says.
+    fn move_endpoint(&mut self, gateway: &Gateway) -> Result<(), (ExitCode, String)> {
+        self.endpoint
+            .set(gateway.metrics.as_ref())
+            .map_err(|fault| (ExitCode::Refused, format!("the metrics endpoint: {fault}")))
+    }
+
+    /// Serves metrics as before a reload that failed.
+    fn move_endpoint_back(&mut self) {
+        if let Err(fault) = self.endpoint.set(self.gateway.metrics.as_ref()) {
+            error!(error = %fault, "the metrics endpoint cannot go back to its old settings");
+        }
+    }
+
     fn roll_back(&mut self, reload: PendingReload, code: ExitCode) {
         self.gateway = reload.previous;
+        self.move_endpoint_back();
         let plan = self.installer.plan(&self.gateway);
         match self.installer.commit(plan, &mut self.desired) {
             Ok(committed) => {

@@ -17,10 +17,11 @@ use super::answers::{Purpose, Question};
 use super::gather::Gathering;
 use super::pulse::Pulse;
 use super::reload::PendingReload;
+use super::endpoint::MetricsEndpoint;
 use super::watch::ActiveTrace;
 use crate::admin::{Command, Replies, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
-use crate::exporter::{self, Credentials, Endpoint, History, Scrape};
+use crate::exporter::{History, Scrape};
 use crate::fpm;
 use crate::ike::{Driver, Plane, Stimulus};
 use crate::install::{Installer, Ledger, LedgerError};
@@ -114,6 +115,7 @@ pub struct Daemon {
     pub(super) desired: Desired,
     pub(super) mirror: Mirror,
     pub(super) fpm: fpm::Listener,
+    pub(super) endpoint: MetricsEndpoint,
     pub(super) ike: Driver,
     pub(super) link: Option<Link>,
     pub(super) questions: HashMap<u64, Question>,
@@ -182,27 +184,8 @@ impl Daemon {
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));
         let (sender, scrapes) = mpsc::channel(MAX_WAITING_COMMANDS);
-        if let Some(metrics) = &gateway.metrics {
-            let what = fault("the metrics endpoint");
-            let endpoint = Endpoint {
-                listener: exporter::listen(metrics.listen).map_err(what)?,
-                tls: metrics
-                    .tls
-                    .as_ref()
-                    .map(exporter::acceptor)
-                    .transpose()
-                    .map_err(what)?,
-                credentials: metrics
-                    .user
-                    .as_ref()
-                    .map(|user| Credentials::read(&user.user, &user.password_file))
-                    .transpose()
-                    .map_err(what)?,
-                max_tunnel_series: metrics.max_tunnel_series,
-                scrapes: sender,
-            };
-            tokio::spawn(endpoint.serve());
-        }
+        let endpoint = MetricsEndpoint::open(gateway.metrics.as_ref(), sender)
+            .map_err(fault("the metrics endpoint"))?;
         Ok(Self {
             options,
             gateway,
@@ -210,6 +193,7 @@ impl Daemon {
             desired: Desired::default(),
             mirror,
             fpm,
+            endpoint,
             ike,
             link: None,
             questions: HashMap::new(),
@@ -282,7 +266,7 @@ impl Daemon {
                 Wake::Ike(stimulus) => self.ike.take(stimulus),
                 Wake::Command(command) => self.command(command),
                 Wake::Scrape(scrape) => self.gather(scrape),
-                Wake::Reload => pulse.reload(|| self.begin_reload(None, false)),
+                Wake::Reload => pulse.reload(|| self.hang_up()),
                 Wake::Stop => break,
                 Wake::Tick => {
                     self.reload_deadline();

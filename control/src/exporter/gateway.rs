@@ -6,6 +6,7 @@ use southbound::SaDirection;
 
 use super::families::{Distribution, Families, level};
 use super::snapshot::{IkeFigures, Snapshot};
+use crate::netlink::RESYNC_BOUNDS_MS;
 
 const IKE_STATES: [&str; 5] = ["handshake", "established", "replaced", "deleting", "closed"];
 
@@ -158,11 +159,18 @@ fn netlink(families: &Families, snapshot: &Snapshot) -> Result<(), Error> {
         "Dumps of the kernel's routes only.",
         netlink.route_resyncs,
     )?;
-    families.seconds(
-        "netlink_last_resync_duration_seconds",
-        "How long the last complete dump took.",
-        netlink.last_resync_ms as f64 / 1000.0,
-    )
+    families.histograms(
+        "netlink_resync_duration_seconds",
+        "How long dumps of the kernel's tables took.",
+        &[],
+        vec![Distribution {
+            labels: Vec::new(),
+            bounds: RESYNC_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).collect(),
+            counts: netlink.resync_durations.to_vec(),
+            sum: netlink.resync_sum_ms as f64 / 1e3,
+        }],
+    );
+    Ok(())
 }
 
 /// Families about the IKE engine.

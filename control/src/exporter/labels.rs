@@ -1,5 +1,7 @@
 //! Families about VRFs, labels and FRR.
 
+use std::time::UNIX_EPOCH;
+
 use prometheus::Error;
 
 use super::families::{Families, level};
@@ -15,7 +17,7 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
         snapshot.vrfs.len() as u64,
     )?;
     families.gauge(
-        "labels",
+        "mpls_labels",
         "Labels that the dataplane should take.",
         snapshot.label_count,
     )?;
@@ -68,10 +70,30 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
     }
     let fpm = snapshot.fpm.unwrap_or_default();
     families.gauge(
-        "fpm_connected",
-        "Whether zebra is connected.",
+        "frr_connected",
+        "Whether FRR's zebra is connected.",
         fpm.is_connected.into(),
     )?;
+    families.seconds(
+        "frr_last_update_timestamp_seconds",
+        "When zebra last told anything; 0 where it never did.",
+        fpm.updated
+            .and_then(|updated| updated.duration_since(UNIX_EPOCH).ok())
+            .map_or(0.0, |since| since.as_secs_f64()),
+    )?;
+    let told = families.counters(
+        "frr_routes_total",
+        "Routes and labels that zebra told or took back.",
+        &["action", "safi"],
+    )?;
+    for (safi, counts) in [
+        ("unicast", fpm.statistics.routes),
+        ("label", fpm.statistics.labels),
+    ] {
+        for (action, count) in ["add", "delete"].iter().zip(counts) {
+            told.with_label_values(&[*action, safi]).inc_by(count);
+        }
+    }
     families.counter("fpm_sessions_total", "Sessions of zebra.", fpm.sessions)?;
     let entries = families.gauges("fpm_entries", "What zebra told and is held.", &["kind"])?;
     for (kind, count) in [
@@ -82,8 +104,8 @@ pub(super) fn families(families: &Families, snapshot: &Snapshot) -> Result<(), E
         entries.with_label_values(&[kind]).set(level(count));
     }
     families.gauge(
-        "fpm_stale_entries",
-        "What of it the present session has not confirmed.",
+        "frr_stale_routes",
+        "Routes, labels and next hops of zebra's that the present session has not confirmed.",
         fpm.counts.stale,
     )?;
     families.counter(

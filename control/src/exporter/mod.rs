@@ -128,6 +128,17 @@ mod tests {
                 selector_drops: 0,
                 age_seconds: 1,
             }],
+            vrfs: vec![(
+                "red".into(),
+                southbound::VrfStatus {
+                    vrf: southbound::VrfId(1),
+                    name: "red".into(),
+                    routes_v4: 1,
+                    routes_v6: 0,
+                    packets: 1,
+                    bytes: 100,
+                },
+            )],
             tunnels: vec![TunnelRecord {
                 name: "a".into(),
                 state: "up",

@@ -39,7 +39,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// What the endpoint is made of.
 pub struct Endpoint {
     /// Where it listens.
-    pub listener: TcpListener,
+    pub listener: Arc<TcpListener>,
     /// TLS, where wanted.
     pub tls: Option<TlsAcceptor>,
     /// Who may ask, where not everybody may.

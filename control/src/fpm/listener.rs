@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use southbound::{Query, Status};
@@ -47,6 +47,8 @@ pub struct Listener {
     model: Model,
     projection: Projection,
     statistics: Statistics,
+    /// When zebra last told anything.
+    updated: Option<SystemTime>,
     sessions: u64,
     buffer: Vec<u8>,
     /// When what is stale goes.
@@ -67,6 +69,8 @@ pub struct Overview {
     pub counts: Counts,
     /// What came.
     pub statistics: Statistics,
+    /// When something last came.
+    pub updated: Option<SystemTime>,
 }
 
 impl Listener {
@@ -90,6 +94,7 @@ impl Listener {
             model: Model::new(Limits::default()),
             projection: Projection::default(),
             statistics: Statistics::default(),
+            updated: None,
             sessions: 0,
             buffer: vec![0; if settings.is_some() { READ_BYTES } else { 0 }],
             sweep_at: None,
@@ -181,7 +186,10 @@ impl Listener {
         for _ in 0..MAX_READS_A_TURN {
             let count = match session.stream.try_read(&mut self.buffer) {
                 Ok(0) => return Err(io::Error::other("zebra closed the connection")),
-                Ok(count) => count,
+                Ok(count) => {
+                    self.updated = Some(SystemTime::now());
+                    count
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
@@ -252,6 +260,7 @@ impl Listener {
             sessions: self.sessions,
             counts: self.model.counts(),
             statistics: self.statistics,
+            updated: self.updated,
         })
     }
 

@@ -22,6 +22,23 @@ pub struct Statistics {
     pub malformed: u64,
     /// Messages about labels that cannot be bound.
     pub bad_labels: u64,
+    /// Routes told, and routes taken back.
+    pub routes: [u64; 2],
+    /// Labels bound, and labels taken back.
+    pub labels: [u64; 2],
+}
+
+impl Statistics {
+    fn count(&mut self, change: &Change) {
+        match change {
+            Change::Route(..) => self.routes[0] += 1,
+            Change::RouteGone(_) => self.routes[1] += 1,
+            Change::Label(..) => self.labels[0] += 1,
+            Change::LabelGone(_) => self.labels[1] += 1,
+            Change::Nothing => self.ignored += 1,
+            Change::NextHop(..) | Change::NextHopGone(_) => {}
+        }
+    }
 }
 
 /// Reads one session.
@@ -62,8 +79,10 @@ fn messages(body: &[u8], model: &mut Model, statistics: &mut Statistics) {
         read_bytes += frame.bytes.len().next_multiple_of(4);
         statistics.messages += 1;
         match Change::parse(&frame) {
-            Ok(Change::Nothing) => statistics.ignored += 1,
-            Ok(change) => model.apply(change),
+            Ok(change) => {
+                statistics.count(&change);
+                model.apply(change);
+            }
             Err(MessageError::Malformed) => statistics.malformed += 1,
             Err(MessageError::Label) => statistics.bad_labels += 1,
         }

@@ -55,6 +55,22 @@ pub struct Statistics {
     pub undecodable: u64,
     /// How long the last dump took.
     pub last_resync_ms: u64,
+    /// Dumps by how long they took, in the classes of [`RESYNC_BOUNDS_MS`] and one without a bound.
+    pub resync_durations: [u64; RESYNC_BOUNDS_MS.len() + 1],
+    /// How long all of them took together.
+    pub resync_sum_ms: u64,
+}
+
+/// Upper bounds of the classes of dumps.
+pub const RESYNC_BOUNDS_MS: [u64; 9] = [1, 5, 20, 100, 500, 2_000, 5_000, 20_000, 60_000];
+
+impl Statistics {
+    fn took(&mut self, duration_ms: u64) {
+        let class = RESYNC_BOUNDS_MS.partition_point(|bound| *bound < duration_ms);
+        self.resync_durations[class] += 1;
+        self.resync_sum_ms = self.resync_sum_ms.saturating_add(duration_ms);
+        self.last_resync_ms = duration_ms;
+    }
 }
 
 /// A dump under way.
@@ -392,8 +408,8 @@ impl Mirror {
             self.tables = dump.tables;
             self.statistics.resyncs += 1;
         }
-        self.statistics.last_resync_ms =
-            u64::try_from(dump.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = u64::try_from(dump.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.statistics.took(duration_ms);
         self.is_primed = true;
         self.untold.all = true;
         self.untold.host_routes = true;

@@ -20,7 +20,7 @@ mod socket;
 mod tables;
 
 pub use host_route::HostRoute;
-pub use mirror::{Mirror, Statistics};
+pub use mirror::{Mirror, RESYNC_BOUNDS_MS, Statistics};
 pub use projection::{InterfaceRole, Scope};
 pub(crate) use socket::{Frame, frames};
 

@@ -23,6 +23,7 @@ const LINKTYPE_RAW: u16 = 101;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  penstock capture --out site-b.pcapng --host 10.2.0.0/24 --count 1000\n  \
+                        penstock capture --out /var/tmp/last.pcapng --ring 4 --size 100000000\n  \
                         penstock capture | wireshark -k -i -"
 )]
 pub(crate) struct Capture {
@@ -40,29 +41,31 @@ pub(crate) struct Capture {
     /// End when the file has so many bytes
     #[arg(long, default_value_t = 1 << 30, value_name = "BYTES")]
     size: u64,
+    /// Where a file has its bytes, go on in the next of so many, FILE.0, FILE.1 and so on, over the oldest
+    #[arg(long, value_name = "FILES", requires = "out", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    ring: Option<u32>,
 }
 
 impl Capture {
     pub(crate) fn run(&self, session: &Session) -> ExitCode {
-        let out: Box<dyn Write> = match &self.out {
-            None => Box::new(io::stdout().lock()),
-            Some(path) => match File::create(path) {
-                Ok(file) => Box::new(BufWriter::new(file)),
-                Err(error) => {
-                    eprintln!("penstock: {}: {error}", path.display());
-                    return ExitCode::Usage;
-                }
-            },
+        let mut files_begun = 0;
+        let mut file = match self.begin_file(&mut files_begun) {
+            Ok(file) => file,
+            Err(error) => {
+                eprintln!("penstock: {error}");
+                return ExitCode::Usage;
+            }
         };
-        let mut file = Pcapng::new(out);
-        if let Err(error) = file.begin() {
-            eprintln!("penstock: {error}");
-            return ExitCode::Usage;
-        }
         let mut fault = None;
         let request = self.filter.request(self.count, self.snap);
         let end = follow(session, &request, |record| {
-            match file.packet(record) {
+            let written = file.packet(record).and_then(|()| {
+                if self.ring.is_some() && file.written_bytes >= self.size {
+                    file = self.begin_file(&mut files_begun)?;
+                }
+                Ok(())
+            });
+            match written {
                 Ok(()) => {}
                 // Whoever read from the pipe has seen enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return false,
@@ -78,6 +81,26 @@ impl Capture {
             return ExitCode::Refused;
         }
         output::finish(end)
+    }
+
+    /// The file to write to, the next one of a ring.
+    fn begin_file(&self, files_begun: &mut u32) -> io::Result<Pcapng<Box<dyn Write>>> {
+        let out: Box<dyn Write> = match &self.out {
+            None => Box::new(io::stdout().lock()),
+            Some(path) => {
+                let mut path = path.clone().into_os_string();
+                if let Some(files) = self.ring {
+                    path.push(format!(".{}", *files_begun % files));
+                }
+                let path = PathBuf::from(path);
+                let named = |error| io::Error::other(format!("{}: {error}", path.display()));
+                Box::new(BufWriter::new(File::create(&path).map_err(named)?))
+            }
+        };
+        *files_begun = files_begun.wrapping_add(1);
+        let mut file = Pcapng::new(out);
+        file.begin()?;
+        Ok(file)
     }
 }
 

@@ -87,13 +87,14 @@ pub(crate) fn follow(
 ) -> Result<(ExitCode, Option<String>), ClientError> {
     let mut client = Client::connect(&session.socket, session.timeout)?;
     client.ask(request)?;
+    // The first frame says that the dataplane has been told; the others come when packets do.
+    let mut frame = client.frame()?;
     client.wait_without_limit()?;
+    if matches!(frame, Frame::Records(_)) {
+        eprintln!("penstock: following packets, until interrupted");
+    }
     loop {
-        match client.frame()? {
-            // The first one says that the dataplane has been told.
-            Frame::Records(records) if records.is_empty() => {
-                eprintln!("penstock: following packets, until interrupted");
-            }
+        match frame {
             Frame::Records(records) => {
                 if !records.iter().all(&mut take) {
                     return Ok((ExitCode::Done, None));
@@ -101,6 +102,7 @@ pub(crate) fn follow(
             }
             Frame::End { code, message } => return Ok((code, message)),
         }
+        frame = client.frame()?;
     }
 }
 
