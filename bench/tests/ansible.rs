@@ -1,13 +1,20 @@
-//! The Ansible roles on a Debian system that may be changed: a chroot over this machine, with a sysfs of its own.
+//! The Ansible roles on Debian systems that may be changed: a chroot over this machine with a sysfs of its own, and a pair of
+//! machines of their own namespaces, reached by ssh.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod system;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use bench::namespace::run;
+use bench::namespace::{Namespace, run};
+use bench::process::wait_until;
+use bench::sites::{HOST_B, answers};
+use bench::topology::{Links, Topology};
+use system::machine::Machine;
 use system::{System, package, tree};
 
 const PLAYBOOK: &str = r#"---
@@ -48,6 +55,40 @@ const PLAYBOOK: &str = r#"---
     load_generator_install_packages: false
 "#;
 
+/// Where the machines of the pair are, beside what `inventory/example.yml` says of them.
+const WHERE: &str = r#"---
+all:
+  children:
+    gateways:
+      hosts:
+        gateway-1: {ansible_host: 198.51.100.1}
+        gateway-2: {ansible_host: 198.51.100.2}
+      vars:
+        ansible_user: root
+        ansible_python_interpreter: /usr/bin/python3
+        gateway_package: PLACE/penstock.deb
+        gateway_dataplane_options: --cores 0
+        host_tuning_isolated_cpus: "1"
+        # What the machines share with this one stays as it is.
+        host_tuning_sysfs_root: /srv/sys
+        host_tuning_apply_sysctl: false
+        vault_key_to_1: "000102030405060708090a0b0c0d0e0f10111213"
+        vault_key_to_2: "101112131415161718191a1b1c1d1e1f20212223"
+    monitoring:
+      hosts:
+        gateway-1: {}
+      vars:
+        # The machines have no network to take packages from.
+        monitoring_install_prometheus: false
+        monitoring_manage_services: false
+    load_generators:
+      hosts:
+        gateway-2: {}
+      vars:
+        load_generator_install_packages: false
+        load_generator_load_module: false
+"#;
+
 /// Files of the sysfs that the roles see, and what is in them before and after.
 const KNOBS: &[(&str, &str, &str)] = &[
     ("class/net/lan/napi_defer_hard_irqs", "0", "2"),
@@ -82,69 +123,118 @@ fn play(system: &System, arguments: &str) -> Result<(u32, String), String> {
     Ok((changed, text))
 }
 
-#[test]
-fn the_roles_do_what_they_say_once() {
-    let system = System::of_this_machine();
-    let built = package(&system.place, "0.1.0");
-    fs::copy(built, system.at("/tmp/penstock.deb")).unwrap();
-    run(Command::new("cp")
-        .args(["-r"])
-        .arg(tree().join("ansible"))
-        .arg(system.at("/tmp")))
-    .unwrap();
-    // The roles take rules and scripts from the tree beside them.
-    for folder in ["monitoring", "bench/pktgen"] {
-        let to = system.at("/tmp").join(folder);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        run(Command::new("cp").arg("-r").arg(tree().join(folder)).arg(to)).unwrap();
-    }
-    fs::write(system.at("/tmp/ansible/play.yml"), PLAYBOOK).unwrap();
-    let sysfs = system.at("/tmp/sys");
+/// The fake sysfs of a system, as it is before.
+fn make_sysfs(system: &System, root: &str) {
     for (path, before, _) in KNOBS {
-        fs::create_dir_all(sysfs.join(path).parent().unwrap()).unwrap();
-        fs::write(sysfs.join(path), format!("{before}\n")).unwrap();
+        let path = system.at(root).join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{before}\n")).unwrap();
     }
-    let knob = |path: &str| fs::read_to_string(sysfs.join(path)).unwrap().trim().to_owned();
+}
 
-    // Looked at only, nothing changes.
-    let (would_change, text) = play(&system, "--check --diff").unwrap_or_else(|text| panic!("{text}"));
-    assert!(would_change >= 7, "{text}");
-    for (path, before, _) in KNOBS {
-        assert_eq!(knob(path), *before, "{path} in check mode");
-    }
+/// Plays `site.yml` from a namespace and returns how many tasks changed something on each host.
+fn play_site(namespace: &Namespace, place: &Path, arguments: &[&str]) -> Vec<u32> {
+    let mut command = namespace.command("ansible-playbook");
+    command
+        .args(["-i", "inventory/example.yml", "-i"])
+        .arg(place.join("where.yml"))
+        .arg("--private-key")
+        .arg(place.join("id"))
+        .args(arguments)
+        .arg("site.yml")
+        .current_dir(tree().join("ansible"))
+        .env("HOME", place)
+        .env("LC_ALL", "C.UTF-8")
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("ANSIBLE_PIPELINING", "1")
+        .env("ANSIBLE_TIMEOUT", "60")
+        .env("ANSIBLE_SSH_CONTROL_PATH_DIR", place)
+        .env(
+            "ANSIBLE_SSH_ARGS",
+            "-o ControlMaster=auto -o ControlPersist=15s -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+        );
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        !system.at("/usr/bin/penstock").exists() && !system.at("/etc/sysctl.d/60-penstock.conf").exists()
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
     );
-
-    play(&system, "").unwrap_or_else(|text| panic!("{text}"));
-    for (path, _, after) in KNOBS {
-        assert_eq!(knob(path), *after, "{path}");
-    }
-    system.shell("setpriv --reuid=penstock-control --regid=penstock --clear-groups penstock check /etc/penstock/penstock.toml");
-    assert_eq!(
-        system.shell("stat -c '%U %G %a' /etc/penstock/keys/in").trim(),
-        "penstock-control penstock 600"
-    );
-    let holds = |path: &str, text: &str| {
-        let found = fs::read_to_string(system.at(path)).unwrap();
-        assert!(found.contains(text), "{path}: {found}");
+    let changed = |line: &str| {
+        let (_, rest) = line.split_once("changed=")?;
+        rest.split(' ').next()?.parse().ok()
     };
-    holds(
-        "/etc/default/penstock-dataplane",
-        "PENSTOCK_DATAPLANE_OPTIONS=\"--cores 2-3\"",
-    );
-    holds("/etc/default/grub.d/penstock.cfg", "nohz_full=2-3");
-    holds(
-        "/etc/tmpfiles.d/penstock-host-tuning.conf",
-        "w /sys/class/net/wan/gro_flush_timeout - - - - 200000",
-    );
-    holds("/etc/sysctl.d/60-penstock.conf", "net.core.bpf_jit_enable = 1");
-    holds("/etc/prometheus/scrape_configs/penstock.yml", "gateway-1:9185");
-    assert!(system.at("/usr/local/lib/penstock/pktgen").exists());
+    let changed: Vec<u32> = text.lines().filter_map(changed).collect();
+    assert_eq!(changed.len(), 2, "{text}");
+    changed
+}
 
-    // A second time there is nothing to do.
-    let (changed, text) = play(&system, "").unwrap_or_else(|text| panic!("{text}"));
-    assert_eq!(changed, 0, "{text}");
+#[test]
+fn site_yml_brings_up_a_pair_of_gateways_with_a_tunnel_between_them_once() {
+    let topology = Topology::new("pair", Links::default()).unwrap();
+    topology.internet.ip("addr add 198.51.100.254/24 dev br0").unwrap();
+    let systems = [System::minimal(), System::minimal()];
+    let place = systems[0].place.clone();
+    fs::rename(package(&place, "0.1.0"), place.join("penstock.deb")).unwrap();
+    fs::write(place.join("where.yml"), WHERE.replace("PLACE", place.to_str().unwrap())).unwrap();
+    run(Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(place.join("id")))
+    .unwrap();
+    for system in &systems {
+        make_sysfs(system, "/srv/sys");
+        fs::create_dir_all(system.at("/root/.ssh")).unwrap();
+        fs::copy(place.join("id.pub"), system.at("/root/.ssh/authorized_keys")).unwrap();
+    }
+    let [one, two] = systems;
+    let machines = [
+        Machine::boot(one, &topology.gateway_1),
+        Machine::boot(two, &topology.gateway_2),
+    ];
+    let play = |arguments: &[&str]| play_site(&topology.internet, &place, arguments);
+
+    let would_change = play(&["--check"]);
+    for (machine, would_change) in machines.iter().zip(would_change) {
+        assert!(would_change >= 5, "{would_change}");
+        assert!(!machine.system.at("/usr/bin/penstock").exists());
+        let governor = machine.system.at("/srv/sys").join(KNOBS[5].0);
+        assert_eq!(fs::read_to_string(governor).unwrap().trim(), KNOBS[5].1);
+    }
+
+    play(&[]);
+    let passes = wait_until(Duration::from_secs(60), || answers(&topology.host_a, HOST_B[0]));
+    assert!(passes, "{}\n{}", machines[0].journal(), machines[1].journal());
+    for machine in &machines {
+        for (path, _, after) in KNOBS {
+            let found = fs::read_to_string(machine.system.at("/srv/sys").join(path)).unwrap();
+            assert_eq!(found.trim(), *after, "{path}");
+        }
+        // It started with the options that the inventory has, not with the package's.
+        let command_line = machine.shell("tr '\\0' ' ' </proc/$(systemctl show --value -p MainPID penstock-dataplane)/cmdline");
+        assert!(command_line.contains("--cores 0"), "{command_line}");
+        assert_eq!(machine.property("penstock-control", "NRestarts"), "0");
+        let holds = |path: &str, text: &str| {
+            let found = fs::read_to_string(machine.system.at(path)).unwrap();
+            assert!(found.contains(text), "{path}: {found}");
+        };
+        holds("/etc/default/grub.d/penstock.cfg", "nohz_full=1");
+        holds(
+            "/etc/tmpfiles.d/penstock-host-tuning.conf",
+            "w /sys/class/net/wan/gro_flush_timeout - - - - 200000",
+        );
+        holds("/etc/sysctl.d/60-penstock.conf", "net.core.bpf_jit_enable = 1");
+        let key = machine.shell("stat -c '%U %G %a' /etc/penstock/keys/to-1.key");
+        assert_eq!(key.trim(), "penstock-control penstock 600");
+    }
+    let targets = machines[0]
+        .system
+        .at("/etc/prometheus/scrape_configs/penstock.yml");
+    let targets = fs::read_to_string(targets).unwrap();
+    assert!(targets.contains(r#"["gateway-1:9185", "gateway-2:9185"]"#), "{targets}");
+    assert!(machines[1].system.at("/usr/local/lib/penstock/pktgen").exists());
+
+    assert_eq!(play(&[]), [0, 0], "a second time there is nothing to do");
+    assert!(answers(&topology.host_a, HOST_B[0]));
 }
 
 #[test]

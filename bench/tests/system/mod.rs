@@ -7,6 +7,8 @@
     reason = "each test uses its part, and ends at the first surprise"
 )]
 
+pub mod machine;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
