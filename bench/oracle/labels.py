@@ -2,6 +2,7 @@
 """A router beside the gateway that is none of it: exchanges labelled packets with it, by scapy's MPLS layer.
 
   labels.py INTERFACE GATEWAY-ADDRESS > results.json
+  labels.py INTERFACE GATEWAY-ADDRESS LABEL...        sends one packet under these, and is done
 
 The gateway's configuration is in bench/tests/labels.rs. The result is a list of {"name", "error"}, where error is
 null for an exchange that was right in every point.
@@ -258,6 +259,10 @@ def gre_key(data):
 
 def main():
     wire = Wire(sys.argv[1], sys.argv[2])
+    if len(sys.argv) > 3:
+        labels = [(int(label), 64) for label in sys.argv[3:]]
+        wire.send(stack(labels) / echo("10.9.0.5", "10.1.0.10"), 0x8847)
+        return
     transit = IP(src="10.9.0.5", dst="10.77.0.1", ttl=20) / UDP(sport=1000, dport=2000) / Raw(PAYLOAD)
     to_us = IP(src="10.9.0.5", dst="198.51.100.2", ttl=20) / UDP(sport=1000, dport=2000) / Raw(PAYLOAD)
     cases = [

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use bench::gateway::{Dataplane, Gateway};
+use bench::gateway::{Dataplane, Gateway, built};
+use bench::process::wait_until;
 use bench::topology::{Links, Topology};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(40);
 
 const CONFIGURATION: &str = r#"
 [[vrf]]
@@ -116,6 +120,74 @@ vrf = "red"
 prefix = "10.13.0.0/24"
 next_hops = [{ tunnel = "udp", labels = [712] }]
 "#;
+
+/// What `penstock trace` says of the first packet that fits, while packets are sent.
+fn trace_one(gateway: &Gateway, arguments: &[&str], send: impl Fn()) -> Value {
+    let mut child = Command::new(built("penstock").unwrap())
+        .arg("--socket")
+        .arg(gateway.folder().join("control.sock"))
+        .args(["trace", "--count", "1", "--json=lines"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let seen = wait_until(LIMIT, || {
+        send();
+        matches!(child.try_wait(), Ok(Some(_)))
+    });
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    assert!(seen, "no packet was seen: {}", gateway.logs());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The step of a stage.
+fn step<'r>(record: &'r Value, stage: &str) -> &'r Value {
+    record["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|step| step["stage"] == stage)
+        .unwrap_or_else(|| panic!("no step {stage} in {record}"))
+}
+
+#[test]
+fn a_trace_follows_a_packet_through_its_label_operations() {
+    let topology = Topology::new("label-trace", Links::default()).unwrap();
+    let gateway = Gateway::start(&topology.gateway_1, CONFIGURATION, &[], Dataplane::default()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/labels.py");
+    let send = |labels: &str| {
+        let status = topology
+            .gateway_2
+            .command("/usr/bin/python3")
+            .arg(&script)
+            .args(["wan", "198.51.100.1", labels])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    };
+    let swapped = trace_one(&gateway, &["--label", "210"], || send("210"));
+    assert_eq!(swapped["entry"], "wan");
+    assert_eq!(swapped["exit"], "wan");
+    let packet = swapped["packet"].as_str().unwrap();
+    assert!(packet.starts_with("label 210 ttl 64 10.9.0.5 > 10.1.0.10 "), "{packet}");
+    let (received, forwarded) = (step(&swapped, "receive"), step(&swapped, "mpls_forward"));
+    assert_eq!(received["labels"], json!([{ "label": 210, "tc": 0, "ttl": 64 }]));
+    assert_eq!(forwarded["operation"], "swap 210 by 302, push 301");
+    assert_eq!(
+        forwarded["labels"],
+        json!([{ "label": 301, "tc": 0, "ttl": 63 }, { "label": 302, "tc": 0, "ttl": 63 }])
+    );
+    // A VPN label: popped, and what is beneath goes to a customer; his answer gets two labels.
+    let popped = trace_one(&gateway, &["--label", "500"], || send("500"));
+    assert_eq!(step(&popped, "mpls_forward")["operation"], "pop 500");
+    assert_eq!(popped["exit"], "lan");
+    let pushed = trace_one(&gateway, &["--label", "700"], || send("500"));
+    assert_eq!(pushed["entry"], "lan");
+    assert_eq!(step(&pushed, "label_push")["operation"], "push 100 700");
+    let unknown = trace_one(&gateway, &["--drops", "--label", "999"], || send("999"));
+    assert_eq!(unknown["reason"], "label_unknown");
+}
 
 #[test]
 fn label_operations_and_tunnels_agree_with_an_independent_router() {

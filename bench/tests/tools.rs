@@ -31,6 +31,7 @@ fn spawn(sites: &Sites, arguments: &[&str]) -> Child {
         .arg(sites.gateway_1.folder().join("control.sock"))
         .args(arguments)
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
@@ -46,16 +47,73 @@ fn finish(mut child: Child) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A trace or a capture that has begun.
+fn follow(sites: &Sites, arguments: &[&str]) -> Child {
+    let mut child = spawn(sites, arguments);
+    let mut line = String::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    BufReader::new(stderr).read_line(&mut line).unwrap();
+    assert!(line.contains("following packets"), "{line}");
+    child
+}
+
+#[test]
+fn a_trace_tells_each_stage_and_its_verdict_and_why_a_packet_is_dropped() {
+    let sites = start("trace");
+    let text = {
+        let child = follow(&sites, &["trace", "--host", HOST_B, "--count", "2"]);
+        ping(&sites, 5, HOST_B).unwrap();
+        finish(child)
+    };
+    // The request in, sealed, and the reply out of its tunnel, though it came encrypted.
+    for expected in [
+        "from lan",
+        "esp_encap      -> egress",
+        "into tunnel site-2",
+        "left by wan",
+        "from wan",
+        "esp_decap      -> ",
+        "out of tunnel site-2",
+        "left by lan",
+        "10.1.0.10 > 10.2.0.10 protocol 1 ICMP type 8",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    // One that is refused: its sender is told, and the trace tells why.
+    let child = follow(&sites, &["trace", "--drops", "--host", "10.9.9.9", "--count", "1"]);
+    let _ = ping(&sites, 3, "10.9.9.9");
+    let text = finish(child);
+    assert!(text.contains("ip_forward     -> no_route"), "{text}");
+    assert!(text.contains("icmp_error     -> drop"), "{text}");
+    assert!(text.contains("DROPPED: no_route"), "{text}");
+    // A filter that nothing fits sees nothing; whoever leaves makes room for the next.
+    let mut idle = follow(&sites, &["trace", "--host", "192.0.2.99", "--count", "1"]);
+    ping(&sites, 3, HOST_B).unwrap();
+    assert!(matches!(idle.try_wait(), Ok(None)));
+    let second = spawn(&sites, &["trace", "--count", "1"]).wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(2), "one at a time");
+    idle.kill().unwrap();
+    assert_eq!(finish(idle), "");
+    let child = follow(
+        &sites,
+        &["trace", "--host", HOST_B, "--count", "1", "--json=lines"],
+    );
+    ping(&sites, 3, HOST_B).unwrap();
+    let text = finish(child);
+    let record: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(record["schema"], 1, "{record}");
+    assert_eq!(record["entry"], "lan", "{record}");
+}
+
 #[test]
 fn a_capture_holds_the_clear_and_the_encrypted_side_of_the_same_packets() {
     let sites = start("capture");
     let file = sites.gateway_1.folder().join("out.pcapng");
     let path = file.to_str().unwrap().to_owned();
-    let capture = spawn(
+    let capture = follow(
         &sites,
         &["capture", "--host", HOST_B, "--count", "4", "--out", &path],
     );
-    std::thread::sleep(Duration::from_millis(500));
     ping(&sites, 6, HOST_B).unwrap();
     finish(capture);
     let tshark = |filter: &str| {
