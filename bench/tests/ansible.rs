@@ -172,11 +172,18 @@ fn play_site(namespace: &Namespace, place: &Path, arguments: &[&str]) -> Vec<u32
 #[test]
 fn site_yml_brings_up_a_pair_of_gateways_with_a_tunnel_between_them_once() {
     let topology = Topology::new("pair", Links::default()).unwrap();
-    topology.internet.ip("addr add 198.51.100.254/24 dev br0").unwrap();
+    topology
+        .internet
+        .ip("addr add 198.51.100.254/24 dev br0")
+        .unwrap();
     let systems = [System::minimal(), System::minimal()];
     let place = systems[0].place.clone();
     fs::rename(package(&place, "0.1.0"), place.join("penstock.deb")).unwrap();
-    fs::write(place.join("where.yml"), WHERE.replace("PLACE", place.to_str().unwrap())).unwrap();
+    fs::write(
+        place.join("where.yml"),
+        WHERE.replace("PLACE", place.to_str().unwrap()),
+    )
+    .unwrap();
     run(Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(place.join("id")))
@@ -210,7 +217,8 @@ fn site_yml_brings_up_a_pair_of_gateways_with_a_tunnel_between_them_once() {
             assert_eq!(found.trim(), *after, "{path}");
         }
         // It started with the options that the inventory has, not with the package's.
-        let command_line = machine.shell("tr '\\0' ' ' </proc/$(systemctl show --value -p MainPID penstock-dataplane)/cmdline");
+        let command_line = machine
+            .shell("tr '\\0' ' ' </proc/$(systemctl show --value -p MainPID penstock-dataplane)/cmdline");
         assert!(command_line.contains("--cores 0"), "{command_line}");
         assert_eq!(machine.property("penstock-control", "NRestarts"), "0");
         let holds = |path: &str, text: &str| {
@@ -230,7 +238,10 @@ fn site_yml_brings_up_a_pair_of_gateways_with_a_tunnel_between_them_once() {
         .system
         .at("/etc/prometheus/scrape_configs/penstock.yml");
     let targets = fs::read_to_string(targets).unwrap();
-    assert!(targets.contains(r#"["gateway-1:9185", "gateway-2:9185"]"#), "{targets}");
+    assert!(
+        targets.contains(r#"["gateway-1:9185", "gateway-2:9185"]"#),
+        "{targets}"
+    );
     assert!(machines[1].system.at("/usr/local/lib/penstock/pktgen").exists());
 
     assert_eq!(play(&[]), [0, 0], "a second time there is nothing to do");

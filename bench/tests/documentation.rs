@@ -77,7 +77,11 @@ impl Page {
         }
         for block in self.blocks("console") {
             // The rest is what is printed.
-            let typed = |line: &str| line.strip_prefix("# ").or(line.strip_prefix("$ ")).map(str::to_owned);
+            let typed = |line: &str| {
+                line.strip_prefix("# ")
+                    .or(line.strip_prefix("$ "))
+                    .map(str::to_owned)
+            };
             found.extend(block.replace("\\\n", " ").lines().filter_map(typed));
         }
         found
@@ -113,7 +117,8 @@ fn every_configuration_is_valid() {
                 .output()
                 .unwrap();
             // A part may speak of ports and VRFs that stand in another.
-            let stands_elsewhere = |line: &str| line.contains("[[port]] table") || line.contains("[[vrf]] table");
+            let stands_elsewhere =
+                |line: &str| line.contains("[[port]] table") || line.contains("[[vrf]] table");
             if let Err(message) = verdict(&output)
                 && !(is_part && message.trim().lines().all(stands_elsewhere))
             {
@@ -158,7 +163,10 @@ fn every_command_line_is_understood() {
     let (mut count, mut faults) = (0, Vec::new());
     for page in pages() {
         let lines = page.commands();
-        for line in lines.iter().flat_map(|line| meant(line.trim().trim_start_matches("sudo "))) {
+        for line in lines
+            .iter()
+            .flat_map(|line| meant(line.trim().trim_start_matches("sudo ")))
+        {
             let Some((program, arguments)) = line.split_once(' ') else {
                 continue;
             };

@@ -69,7 +69,10 @@ fn pktgen_loads_a_gateway_and_every_packet_is_accounted_for() {
         received,
         "{carried}"
     );
-    assert!(count(&carried, "transmitted_packets") >= received * 9 / 10, "{carried}");
+    assert!(
+        count(&carried, "transmitted_packets") >= received * 9 / 10,
+        "{carried}"
+    );
 
     // With a TTL that is fine and nowhere to go, and with sources that the tunnel does not carry.
     let refused = report("10.2.0.0/24", "-S 10.77.0.0/25");

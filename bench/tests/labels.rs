@@ -170,7 +170,10 @@ fn a_trace_follows_a_packet_through_its_label_operations() {
     assert_eq!(swapped["entry"], "wan");
     assert_eq!(swapped["exit"], "wan");
     let packet = swapped["packet"].as_str().unwrap();
-    assert!(packet.starts_with("label 210 ttl 64 10.9.0.5 > 10.1.0.10 "), "{packet}");
+    assert!(
+        packet.starts_with("label 210 ttl 64 10.9.0.5 > 10.1.0.10 "),
+        "{packet}"
+    );
     let (received, forwarded) = (step(&swapped, "receive"), step(&swapped, "mpls_forward"));
     assert_eq!(received["labels"], json!([{ "label": 210, "tc": 0, "ttl": 64 }]));
     assert_eq!(forwarded["operation"], "swap 210 by 302, push 301");

@@ -96,7 +96,11 @@ fn follow_ten_minutes(machine: &Machine, psk: &str) -> String {
 }
 
 fn deliver(machine: &Machine, package: &Path) {
-    fs::copy(package, machine.system.at("/tmp").join(package.file_name().unwrap())).unwrap();
+    fs::copy(
+        package,
+        machine.system.at("/tmp").join(package.file_name().unwrap()),
+    )
+    .unwrap();
 }
 
 /// Runs the commands that look, each of which has something to show.
@@ -203,7 +207,12 @@ fn the_service_manager_keeps_it_up(topology: &Topology, machine: &Machine, new: 
     // Asked to end, both do, and stay so.
     machine.shell("systemctl stop penstock-control penstock-dataplane");
     for unit in [dataplane, control] {
-        assert_eq!(machine.property(unit, "ActiveState"), "inactive", "{}", machine.journal());
+        assert_eq!(
+            machine.property(unit, "ActiveState"),
+            "inactive",
+            "{}",
+            machine.journal()
+        );
         assert_eq!(machine.property(unit, "Result"), "success");
     }
 }

@@ -80,7 +80,10 @@ fn a_trace_tells_each_stage_and_its_verdict_and_why_a_packet_is_dropped() {
         assert!(text.contains(expected), "{expected} in\n{text}");
     }
     // One that is refused: its sender is told, and the trace tells why.
-    let child = follow(&sites, &["trace", "--drops", "--host", "10.9.9.9", "--count", "1"]);
+    let child = follow(
+        &sites,
+        &["trace", "--drops", "--host", "10.9.9.9", "--count", "1"],
+    );
     let _ = ping(&sites, 3, "10.9.9.9");
     let text = finish(child);
     assert!(text.contains("ip_forward     -> no_route"), "{text}");
@@ -90,7 +93,9 @@ fn a_trace_tells_each_stage_and_its_verdict_and_why_a_packet_is_dropped() {
     let mut idle = follow(&sites, &["trace", "--host", "192.0.2.99", "--count", "1"]);
     ping(&sites, 3, HOST_B).unwrap();
     assert!(matches!(idle.try_wait(), Ok(None)));
-    let second = spawn(&sites, &["trace", "--count", "1"]).wait_with_output().unwrap();
+    let second = spawn(&sites, &["trace", "--count", "1"])
+        .wait_with_output()
+        .unwrap();
     assert_eq!(second.status.code(), Some(2), "one at a time");
     idle.kill().unwrap();
     assert_eq!(finish(idle), "");

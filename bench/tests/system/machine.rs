@@ -79,7 +79,10 @@ impl Machine {
         fs::remove_file(system.at("/usr/sbin/policy-rc.d")).unwrap();
         let cgroups = system.place.join("cgroups");
         fs::create_dir(&cgroups).unwrap();
-        run(Command::new("mount").args(["-t", "cgroup2", "cgroup2"]).arg(&cgroups)).unwrap();
+        run(Command::new("mount")
+            .args(["-t", "cgroup2", "cgroup2"])
+            .arg(&cgroups))
+        .unwrap();
         let cgroup = cgroups.join(format!("{}-machine", namespace.name()));
         fs::create_dir(&cgroup).unwrap();
         let mut command = namespace.command("/bin/sh");
@@ -114,8 +117,15 @@ impl Machine {
     pub fn run(&self, line: &str) -> Result<String, CommandError> {
         run(Command::new("nsenter")
             .args(["--target", &self.inner.to_string()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"])
-            .args(["/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"])
+            .args([
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
+            ])
+            .args([
+                "/usr/bin/env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/root",
+            ])
             .args(["/bin/sh", "-ec", line]))
     }
 
@@ -147,7 +157,8 @@ impl Drop for Machine {
         let _ = run(Command::new("kill").args(["-KILL", &self.inner.to_string()]));
         let _ = self.outer.terminate();
         let empty = || {
-            fs::read_to_string(self.cgroup.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"))
+            fs::read_to_string(self.cgroup.join("cgroup.events"))
+                .is_ok_and(|text| text.contains("populated 0"))
         };
         wait_until(Duration::from_secs(10), empty);
         remove(&self.cgroup);

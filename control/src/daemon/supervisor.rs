@@ -14,10 +14,10 @@ use tracing::{error, info, warn};
 
 use super::allowance::Allowance;
 use super::answers::{Purpose, Question};
+use super::endpoint::MetricsEndpoint;
 use super::gather::Gathering;
 use super::pulse::Pulse;
 use super::reload::PendingReload;
-use super::endpoint::MetricsEndpoint;
 use super::watch::ActiveTrace;
 use crate::admin::{Command, Replies, Server};
 use crate::config::{Gateway, KeyAccess, Problems};
@@ -184,8 +184,8 @@ impl Daemon {
         let (sender, commands) = mpsc::channel(MAX_WAITING_COMMANDS);
         tokio::spawn(server.serve(sender));
         let (sender, scrapes) = mpsc::channel(MAX_WAITING_COMMANDS);
-        let endpoint = MetricsEndpoint::open(gateway.metrics.as_ref(), sender)
-            .map_err(fault("the metrics endpoint"))?;
+        let endpoint =
+            MetricsEndpoint::open(gateway.metrics.as_ref(), sender).map_err(fault("the metrics endpoint"))?;
         Ok(Self {
             options,
             gateway,
