@@ -62,6 +62,11 @@ bench-pipeline: ## cycles per packet of the packet path in memory; JSON=FILE kee
 	cargo build --release -p bench --bin penstock-pipeline
 	taskset -c $(or $(CORE),0) target/release/penstock-pipeline $(if $(JSON),--json $(JSON))
 
+bench-e2e: ## throughput and processor time beside wireguard-go, strongSwan's userspace ESP and plain forwarding; about 10 minutes
+	scripts/packages build demo e2e
+	cargo build --release --workspace --bins
+	target/release/penstock-e2e --report bench/results/end-to-end
+
 ike-sim: ## IKEv2 between two endpoints over a network that does its worst; SEEDS=10000, FIRST=0
 	scripts/packages build
 	IKE_SIM_SEEDS=$(or $(SEEDS),10000) IKE_SIM_FIRST=$(or $(FIRST),0) cargo test --release -p ike --test simulation
@@ -87,4 +92,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline ike-sim instructions fuzz lint
+.PHONY: docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline bench-e2e ike-sim instructions fuzz lint

@@ -2,6 +2,7 @@
 //! daemons as processes, traffic and reports. Starts the daemons, never links them.
 
 pub mod customers;
+pub mod e2e;
 pub mod eavesdropper;
 pub mod freeradius;
 pub mod frr;

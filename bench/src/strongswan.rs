@@ -189,6 +189,12 @@ impl StrongSwan {
         run(command.arg(verb).args(["--uri", &uri]).args(rest))
     }
 
+    /// charon's process; `None` between a kill and the next start.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// What charon logged.
     #[must_use]
     pub fn log(&self) -> String {

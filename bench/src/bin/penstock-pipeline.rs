@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::pipeline::{Case, markdown, measure, walk};
+use bench::pipeline::{Case, markdown, markdown_of_workers, measure, measure_workers, walk};
 use clap::Parser;
 
 /// Measures the packet path in memory.
@@ -23,6 +23,9 @@ struct Options {
     /// Only walk so many batches of each case, without a clock, for tools that count otherwise
     #[arg(long)]
     batches: Option<usize>,
+    /// Measure AES-128-GCM with so many workers at once, which share one SA or have one each, on the first CPUs
+    #[arg(long, conflicts_with_all = ["batches", "only"])]
+    workers: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    if let Some(workers) = options.workers {
+        return scale(options, workers);
+    }
     let mut records = Vec::new();
     for case in Case::all() {
         if !case.name().contains(&options.only) {
@@ -49,6 +55,27 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     print!("{}", markdown(&records));
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_vec_pretty(&records)?)?;
+    }
+    Ok(())
+}
+
+fn scale(options: &Options, workers: u16) -> Result<(), Box<dyn Error>> {
+    let budget = Duration::from_millis(options.budget_ms);
+    let rows = Case::all()
+        .into_iter()
+        .filter(|case| case.name().contains("aes-128-gcm") && case.sas == 1)
+        .flat_map(|case| {
+            let own = Case {
+                sas: u32::from(workers),
+                ..case
+            };
+            [case, own]
+        })
+        .map(|case| measure_workers(&case, workers, budget))
+        .collect::<Result<Vec<_>, _>>()?;
+    print!("{}", markdown_of_workers(&rows));
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
     }
     Ok(())
 }

@@ -6,11 +6,13 @@ mod case;
 mod labels;
 mod report;
 mod rig;
+mod scaling;
 
 pub use aead::bare_seal_cycles;
 pub use case::{Case, Kind};
 pub use report::{Record, markdown};
-pub use rig::{Rig, RigError};
+pub use rig::{Gateways, Rig, RigError};
+pub use scaling::{Scaling, ScalingError, markdown_of_workers, measure_workers};
 
 use std::time::Duration;
 
@@ -71,5 +73,7 @@ pub fn walk(case: &Case, batches: usize) -> Result<(), RigError> {
     Ok(())
 }
 
+/// Batches before any that counts.
 const WARM_UP_BATCHES: usize = 200;
+/// Batches between two looks at the clock of the day.
 const BATCHES_PER_LOOK: usize = 50;

@@ -51,9 +51,79 @@ pub enum RigError {
     },
 }
 
-/// One side of a pair of gateways; `number` is 1 or 2.
+/// The tables of one of a pair of gateways, with all that a case needs in them.
+struct Gateway {
+    tables: Arc<Tables>,
+    lan: PortSlot,
+    wan: PortSlot,
+}
+
+impl Gateway {
+    /// `number` is 1 or 2.
+    fn new(number: u8, case: &Case) -> Result<Arc<Self>, RigError> {
+        let tables = Arc::new(Tables::new(Limits::default()));
+        let mut writer = Writer::new(Arc::clone(&tables));
+        set_up(&mut writer, number, case)?;
+        let slot = |port| writer.port_slot(port).unwrap_or(PortSlot::FIRST);
+        Ok(Arc::new(Self {
+            lan: slot(LAN),
+            wan: slot(WAN),
+            tables,
+        }))
+    }
+}
+
+/// The gateways of a case with their SAs, for several workers to share.
+pub struct Gateways {
+    case: Case,
+    measured: Arc<Gateway>,
+    peer: Option<Arc<Gateway>>,
+}
+
+impl Gateways {
+    /// Those of `case`.
+    ///
+    /// # Errors
+    /// See [`RigError`].
+    pub fn new(case: &Case) -> Result<Self, RigError> {
+        let (measured, peer) = match case.kind {
+            Kind::Encap | Kind::Forward | Kind::LabelSwap | Kind::LabelPush | Kind::LabelPop => {
+                (Gateway::new(1, case)?, None)
+            }
+            Kind::Decap => (Gateway::new(2, case)?, Some(Gateway::new(1, case)?)),
+        };
+        Ok(Self {
+            case: *case,
+            measured,
+            peer,
+        })
+    }
+
+    /// Worker `number` of `count`, to be made by the thread that runs it. Where there are SAs enough each has its own.
+    ///
+    /// # Errors
+    /// See [`RigError`].
+    pub fn worker(&self, number: u16, count: u16) -> Result<Rig, RigError> {
+        let own_sas = self.case.sas / u32::from(count.max(1));
+        Ok(Rig {
+            case: self.case,
+            measured: Side::new(&self.measured, number)?,
+            peer: self
+                .peer
+                .as_ref()
+                .map(|peer| Side::new(peer, number))
+                .transpose()?,
+            first_sa: own_sas * u32::from(number),
+            sas: if own_sas == 0 { self.case.sas } else { own_sas }.max(1),
+            turn: 0,
+            packets: Vec::new(),
+        })
+    }
+}
+
+/// A worker of a gateway, without its thread.
 struct Side {
-    writer: Writer,
+    gateway: Arc<Gateway>,
     reader: Reader,
     pool: FramePool<'static>,
     counters: WorkerCounters,
@@ -72,29 +142,20 @@ pub struct Rig {
     case: Case,
     measured: Side,
     peer: Option<Side>,
-    next_sa: u32,
+    first_sa: u32,
+    /// SAs in rotation.
+    sas: u32,
+    turn: u32,
     packets: Vec<Vec<u8>>,
 }
 
 impl Rig {
-    /// The gateways of `case` with their SAs.
+    /// The only worker of the gateways of `case`.
     ///
     /// # Errors
     /// See [`RigError`].
     pub fn new(case: &Case) -> Result<Self, RigError> {
-        let (measured, peer) = match case.kind {
-            Kind::Encap | Kind::Forward | Kind::LabelSwap | Kind::LabelPush | Kind::LabelPop => {
-                (Side::new(1, case)?, None)
-            }
-            Kind::Decap => (Side::new(2, case)?, Some(Side::new(1, case)?)),
-        };
-        Ok(Self {
-            case: *case,
-            measured,
-            peer,
-            next_sa: 0,
-            packets: Vec::new(),
-        })
+        Gateways::new(case)?.worker(0, 1)
     }
 
     /// Makes a batch, walks it, and returns the TSC cycles of the walk alone.
@@ -104,28 +165,29 @@ impl Rig {
     pub fn run_batch(&mut self, clock: &quanta::Clock) -> Result<u64, RigError> {
         self.packets.clear();
         for _ in 0..BATCH_PACKETS {
+            let sa = self.first_sa + self.turn;
             let number = if labels::is_labelled(self.case.kind) {
-                labels::far_number(&self.case, self.next_sa)
+                labels::far_number(&self.case, sa)
             } else {
-                self.next_sa
+                sa
             };
             let mut packet = plain(self.case.size_bytes, number);
             if labels::is_labelled(self.case.kind) {
-                labels::put_label(&self.case, self.next_sa, &mut packet);
+                labels::put_label(&self.case, sa, &mut packet);
             }
             self.packets.push(packet);
-            self.next_sa = (self.next_sa + 1) % self.case.sas.max(1);
+            self.turn = (self.turn + 1) % self.sas;
         }
-        let mut ingress = LAN;
+        let mut ingress = self.measured.gateway.lan;
         if let Some(peer) = &mut self.peer {
-            peer.load(LAN, &self.packets);
+            peer.load(peer.gateway.lan, &self.packets);
             peer.walk(clock);
             self.packets.clear();
             peer.unload(Some(&mut self.packets))?;
             for packet in &mut self.packets {
                 address_to_port(packet, WAN);
             }
-            ingress = WAN;
+            ingress = self.measured.gateway.wan;
         }
         self.measured.load(ingress, &self.packets);
         let cycles = measured_walk(&mut self.measured, clock);
@@ -141,7 +203,7 @@ fn measured_walk(side: &mut Side, clock: &quanta::Clock) -> u64 {
 }
 
 impl Side {
-    fn new(number: u8, case: &Case) -> Result<Self, RigError> {
+    fn new(gateway: &Arc<Gateway>, worker: u16) -> Result<Self, RigError> {
         // Lives as long as the process: a benchmark makes a few dozen.
         let umem: &'static Umem = Box::leak(Box::new(Umem::new(&UmemConfig {
             frame_count: UMEM_FRAMES,
@@ -149,12 +211,9 @@ impl Side {
             ..UmemConfig::default()
         })?));
         let pool = umem.pool().ok_or(dataplane::xsk::UmemError::FrameCount(0))?;
-        let tables = Arc::new(Tables::new(Limits::default()));
-        let mut writer = Writer::new(Arc::clone(&tables));
-        set_up(&mut writer, number, case)?;
         Ok(Self {
-            reader: tables.reader(),
-            writer,
+            reader: gateway.tables.reader_of(worker),
+            gateway: Arc::clone(gateway),
             reassembly: Reassembly::new(ReassemblyLimits {
                 slots: 4,
                 datagram_bytes: umem.packet_capacity_bytes(),
@@ -174,15 +233,14 @@ impl Side {
     }
 
     /// Puts packets into frames and these into the batch.
-    fn load(&mut self, ingress: PortId, packets: &[Vec<u8>]) {
-        let slot = self.writer.port_slot(ingress).unwrap_or(PortSlot::FIRST);
+    fn load(&mut self, ingress: PortSlot, packets: &[Vec<u8>]) {
         for packet in packets {
             let Some(mut frame) = self.pool.take() else { return };
             if !frame.copy_from(packet) {
                 self.pool.put(frame);
                 return;
             }
-            let meta = Meta::new(Ingress::Port(slot), VrfIndex::MAIN);
+            let meta = Meta::new(Ingress::Port(ingress), VrfIndex::MAIN);
             if let Err(frame) = self.batch.push(frame, meta, Next::Classify) {
                 self.pool.put(frame);
             }
