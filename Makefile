@@ -76,6 +76,12 @@ instructions: ## instructions of the packet path, compared with the committed co
 	cargo build --release -p bench --bin penstock-pipeline --bin penstock-instructions
 	target/release/penstock-instructions $(if $(WRITE),--write)
 
+ctgrind: ## no branch or address of the library-backed crypto depends on a key or a text: valgrind with these undefined
+	scripts/packages build instructions
+	cargo build -p esp-aead --example ctgrind
+	valgrind -q --error-exitcode=9 target/debug/examples/ctgrind
+	! valgrind -q --error-exitcode=9 --log-file=/dev/null target/debug/examples/ctgrind --leak
+
 fuzz: ## every fuzz target, or TARGETS, for FOR seconds each (5)
 	scripts/packages build
 	fuzz/run $(or $(FOR),5) $(TARGETS)
@@ -92,4 +98,4 @@ lint: ## format, clippy, documentation, dependency rules
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline bench-e2e ike-sim instructions fuzz lint
+.PHONY: ctgrind docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline bench-e2e ike-sim instructions fuzz lint

@@ -5,7 +5,7 @@ use crate::algorithm::AesKey;
 #[cfg(target_arch = "x86_64")]
 use crate::avx2;
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{chacha_batch, etm_batch, gcm_batch, gmac};
+use crate::avx512::{self, chacha_batch, etm_batch, gcm_batch, gmac};
 use crate::job::{Job, OpenJob, SealJob, Verdict};
 use crate::material::{Family, Material, Shape, Work};
 
@@ -188,7 +188,12 @@ fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Select
                 Work::GcmAvx2(AesKey::Bits256) => avx2::gcm_batch::run::<J, 15, 8>(jobs, selection),
                 Work::ChaCha20Poly1305 => chacha_batch::run(jobs, selection),
                 Work::Etm(cipher, hash) => etm_batch::run(jobs, selection, cipher, hash),
-                Work::None | Work::Portable => {}
+                Work::None | Work::Portable => return,
+            }
+            if matches!(work, Work::GcmAvx2(_)) {
+                avx2::clear_registers();
+            } else {
+                avx512::clear_registers();
             }
         },
     }
