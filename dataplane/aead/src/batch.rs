@@ -76,6 +76,7 @@ impl Selection {
     }
 
     /// The same positions sorted by a size, largest sizes (63 and more) in no order among themselves.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn ordered_by(&self, size_of: impl Fn(usize) -> usize) -> Ordered {
         let mut ordered = Ordered {
@@ -113,12 +114,14 @@ impl Selection {
 }
 
 /// A selection sorted by a size.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Ordered {
     positions: [u8; MAX_BATCH],
     sizes: [u8; MAX_BATCH],
     count: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Ordered {
     /// The positions, smallest size first.
     #[inline]
@@ -200,6 +203,7 @@ fn run_family<'a, J: Job<'a>>(jobs: &mut [J], family: Family, selection: &Select
 }
 
 fn run_portable<'a, J: Job<'a>>(job: &mut J) {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(irrefutable_let_patterns))]
     let Material::Portable(key) = job.material() else {
         return;
     };

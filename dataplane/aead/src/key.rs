@@ -111,6 +111,7 @@ key_type! {
     OpenKey, Open
 }
 
+#[cfg(target_arch = "x86_64")]
 const _: () = assert!(SealKey::BYTES == 384 && OpenKey::BYTES == 384);
 
 #[cfg(test)]

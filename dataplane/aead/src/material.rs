@@ -1,18 +1,24 @@
 //! What an expanded key holds, by engine.
 
-use crate::algorithm::{AesKey, Algorithm, Hmac, MAX_PACKET_BYTES, Transform};
+#[cfg(target_arch = "x86_64")]
+use crate::algorithm::{AesKey, Hmac};
+use crate::algorithm::{Algorithm, MAX_PACKET_BYTES, Transform};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::chacha20::ChaChaKey;
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::etm::{Cipher, EtmKey};
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::gcm::{Gcm128, Gcm192, Gcm256};
+#[cfg(target_arch = "x86_64")]
 use zeroize::Zeroize;
 
 use crate::engine::Engine;
+#[cfg(target_arch = "x86_64")]
 use crate::hmac;
 use crate::key::{Direction, KeyError};
-use crate::portable::{PortableKey, iv_mask};
+use crate::portable::PortableKey;
+#[cfg(target_arch = "x86_64")]
+use crate::portable::iv_mask;
 
 /// Expanded key material. The vector engines' material lies inline on purpose: a packet of a cold SA then
 /// costs no dependent cache miss.

@@ -8,6 +8,7 @@ use core::arch::x86_64::*;
 use crate::avx512::aes::from_u128;
 use crate::avx512::gcm::GcmKey;
 use crate::avx512::ghash::{POLYNOMIAL, reverse_block};
+use crate::avx512::multi_hash::unroll;
 
 /// Blocks of a step.
 const BLOCKS: usize = 8;
@@ -95,19 +96,28 @@ impl Counter {
         block
     }
 
-    /// The key stream of a step.
+    /// The key stream of a step. `between` is done for each pair of blocks between the rounds.
     #[target_feature(enable = "avx2,vaes")]
     #[inline]
-    fn stream<const RK: usize>(&mut self, round_keys: &[__m256i; RK]) -> [__m256i; BLOCKS / 2] {
+    fn stream<const RK: usize>(
+        &mut self,
+        round_keys: &[__m256i; RK],
+        mut between: impl FnMut(usize),
+    ) -> [__m256i; BLOCKS / 2] {
         let mut state = [_mm256_setzero_si256(); BLOCKS / 2];
         for pair in &mut state {
             *pair = _mm256_xor_si256(self.pair(), round_keys[0]);
         }
-        for key in &round_keys[1..RK - 1] {
-            for pair in &mut state {
-                *pair = _mm256_aesenc_epi128(*pair, *key);
+        unroll!(ROUND in [1 2 3 4 5 6 7 8 9 10 11 12 13] {
+            if ROUND < RK - 1 {
+                for pair in &mut state {
+                    *pair = _mm256_aesenc_epi128(*pair, round_keys[ROUND]);
+                }
+                if ROUND % 2 == 0 && ROUND / 2 <= BLOCKS / 2 {
+                    between(ROUND / 2 - 1);
+                }
             }
-        }
+        });
         for pair in &mut state {
             *pair = _mm256_aesenclast_epi128(*pair, round_keys[RK - 1]);
         }
@@ -151,49 +161,71 @@ pub(super) unsafe fn crypt<const RK: usize, const PW: usize, const SEAL: bool>(
     let mut hash = sum.reduce();
     let mut counter = Counter::new(frame.nonce);
     let mut done = 0;
+    // Sealing hashes the step before between the rounds of the next, opening what it is about to decrypt.
+    let mut pending = !SEAL;
     while done + STEP_BYTES <= text_bytes {
-        let stream = counter.stream(&round_keys);
+        // SAFETY: a step of the text, and sealed the one before it.
+        unsafe {
+            let at = text.add(done);
+            let hashed = if SEAL { at.wrapping_sub(STEP_BYTES) } else { at };
+            let mut sum = Sum::zero();
+            let stream = counter.stream(&round_keys, |pair| {
+                if pending {
+                    let mut blocks =
+                        reverse_bytes(_mm256_loadu_si256(hashed.add(32 * pair).cast_const().cast()));
+                    if pair == 0 {
+                        blocks = _mm256_xor_si256(blocks, _mm256_zextsi128_si256(hash));
+                    }
+                    sum.add(blocks, powers[pair]);
+                }
+            });
+            if pending {
+                hash = sum.reduce();
+            }
+            for (pair, stream) in stream.into_iter().enumerate() {
+                let at: *mut __m256i = at.add(32 * pair).cast();
+                let bytes = _mm256_loadu_si256(at.cast_const());
+                _mm256_storeu_si256(at, _mm256_xor_si256(bytes, stream));
+            }
+        }
+        pending = true;
+        done += STEP_BYTES;
+    }
+    if SEAL && done > 0 {
         let mut sum = Sum::zero();
-        for (pair, (stream, powers)) in stream.into_iter().zip(powers).enumerate() {
-            // SAFETY: 32 bytes of the text.
-            let (input, output) = unsafe {
-                let at = text.add(done + 32 * pair);
-                let input = _mm256_loadu_si256(at.cast_const().cast());
-                let output = _mm256_xor_si256(input, stream);
-                _mm256_storeu_si256(at.cast(), output);
-                (input, output)
-            };
-            let mut blocks = reverse_bytes(if SEAL { output } else { input });
+        for (pair, powers) in powers.into_iter().enumerate() {
+            // SAFETY: 32 bytes of the last step.
+            let bytes =
+                unsafe { _mm256_loadu_si256(text.add(done - STEP_BYTES + 32 * pair).cast_const().cast()) };
+            let mut blocks = reverse_bytes(bytes);
             if pair == 0 {
                 blocks = _mm256_xor_si256(blocks, _mm256_zextsi128_si256(hash));
             }
             sum.add(blocks, powers);
         }
         hash = sum.reduce();
-        done += STEP_BYTES;
     }
     let rest = text_bytes - done;
     let rest_blocks = rest.div_ceil(16);
-    let mut input = Buffer([0; STEP_BYTES]);
-    let mut output = Buffer([0; STEP_BYTES]);
+    let mut input = Buffer([_mm256_setzero_si256(); BLOCKS / 2]);
+    let mut output = Buffer([_mm256_setzero_si256(); BLOCKS / 2]);
     // Two steps of ciphertext that end with the length block; the first is used where the rest is eight blocks.
     let mut row = [0u8; 2 * STEP_BYTES];
     let start = 2 * STEP_BYTES - 16 * (rest_blocks + 1);
     if rest > 0 {
+        let into: *mut u8 = input.0.as_mut_ptr().cast();
         // SAFETY: `rest` bytes of the text, fewer than a buffer's.
-        unsafe { core::ptr::copy_nonoverlapping(text.add(done).cast_const(), input.0.as_mut_ptr(), rest) };
-        for (pair, stream) in counter.stream(&round_keys).into_iter().enumerate() {
-            // SAFETY: 32 bytes of each buffer.
-            unsafe {
-                let bytes = _mm256_loadu_si256(input.0[32 * pair..].as_ptr().cast());
-                let bytes = _mm256_xor_si256(bytes, stream);
-                _mm256_storeu_si256(output.0[32 * pair..].as_mut_ptr().cast(), bytes);
-            }
+        unsafe { core::ptr::copy_nonoverlapping(text.add(done).cast_const(), into, rest) };
+        let stream = counter.stream(&round_keys, |_| ());
+        for ((output, input), stream) in output.0.iter_mut().zip(&input.0).zip(stream) {
+            *output = _mm256_xor_si256(*input, stream);
         }
-        // SAFETY: as above.
-        unsafe { core::ptr::copy_nonoverlapping(output.0.as_ptr(), text.add(done), rest) };
-        let ciphertext = if SEAL { &output.0 } else { &input.0 };
-        row[start..start + rest].copy_from_slice(&ciphertext[..rest]);
+        let ciphertext = if SEAL { &output } else { &input };
+        // SAFETY: as above; the row has room for `rest` bytes before its length block.
+        unsafe {
+            core::ptr::copy_nonoverlapping(output.0.as_ptr().cast(), text.add(done), rest);
+            core::ptr::copy_nonoverlapping(ciphertext.0.as_ptr().cast(), row[start..].as_mut_ptr(), rest);
+        }
     }
     let lengths = 8 * ((frame.aad_bytes as u128) << 64 | text_bytes as u128);
     row[2 * STEP_BYTES - 16..].copy_from_slice(&lengths.to_be_bytes());
@@ -216,7 +248,7 @@ pub(super) unsafe fn crypt<const RK: usize, const PW: usize, const SEAL: bool>(
 }
 
 /// Room for a step that is not whole; it may hold plaintext.
-struct Buffer([u8; STEP_BYTES]);
+struct Buffer([__m256i; BLOCKS / 2]);
 
 impl Drop for Buffer {
     fn drop(&mut self) {

@@ -17,7 +17,7 @@ pub(crate) mod gcm_batch;
 mod gcm_row;
 pub(crate) mod ghash;
 pub(crate) mod gmac;
-mod multi_hash;
+pub(crate) mod multi_hash;
 mod poly1305;
 mod sha1;
 mod sha256;

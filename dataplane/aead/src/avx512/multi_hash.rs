@@ -18,7 +18,7 @@ macro_rules! unroll {
         })*
     };
 }
-pub(super) use unroll;
+pub(crate) use unroll;
 
 /// A hash that runs in lanes of a vector.
 pub(crate) trait MultiHash: Hash {
