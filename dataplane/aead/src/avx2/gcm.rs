@@ -113,8 +113,9 @@ impl Counter {
                 for pair in &mut state {
                     *pair = _mm256_aesenc_epi128(*pair, round_keys[ROUND]);
                 }
-                if ROUND % 2 == 0 && ROUND / 2 <= BLOCKS / 2 {
-                    between(ROUND / 2 - 1);
+                // The even rounds of the first eight: four pairs.
+                if ROUND.is_multiple_of(2) && ROUND <= BLOCKS {
+                    between((ROUND - 1) / 2);
                 }
             }
         });
