@@ -235,3 +235,31 @@ fn fault_08_and_35_bodies_of_noise_in_every_payload() {
         assert_recovers(net);
     }
 }
+
+#[test]
+fn a_peer_that_cannot_read_our_public_value_is_sent_another() {
+    let mut net = pair(9, |_, c| {
+        c.window = 4;
+        c.children[0].proposals = vec!["aes256gcm16-ecp256-x25519".parse().unwrap()];
+    });
+    net.run(SOON);
+    let now = net.now;
+    net.hosts[1].endpoint.rekey_child(now, "peer", "net");
+    let lost = net.hosts[1].endpoint.poll_transmit().unwrap();
+    let message_id = u32::from_be_bytes(lost.bytes[20..24].try_into().unwrap());
+    let (first, inner) = chain(&[Payload::Notify(NotifyPayload::status(
+        NotifyType::INVALID_SYNTAX,
+        Vec::new(),
+    ))]);
+    let refusal = Impaired {
+        is_response: true,
+        message_id: Some(message_id),
+        ..plain(CREATE_CHILD_SA, first, &inner)
+    };
+    say(&mut net, refusal);
+    net.run_lossless(Duration::from_secs(12));
+    net.assert_agreement(1);
+    for host in [0, 1] {
+        assert_eq!(net.count(host, |e| matches!(e, Event::ChildRekeyed { .. })), 1);
+    }
+}

@@ -1,6 +1,8 @@
 //! Child SAs: in IKE_AUTH and by CREATE_CHILD_SA, new and renewed, as either side (RFC 7296 sections 1.3.1, 1.3.3,
 //! 2.8 and 2.25).
 
+use std::collections::VecDeque;
+
 use southbound::{KeyMaterial, Mode};
 
 use crate::child_sa::{ChildState, Collision, narrow_both};
@@ -31,6 +33,8 @@ pub(crate) struct ChildExchange {
     pub(crate) spi_in: u32,
     nonce: Vec<u8>,
     offer: Option<Offer>,
+    /// Methods to try where the peer cannot read the one of `offer`.
+    further_methods: VecDeque<KeMethod>,
     renews: Option<u32>,
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
@@ -75,19 +79,11 @@ impl IkeSa {
             local_ts.extend(v4.then(|| TrafficSelector::any_like(std::net::Ipv4Addr::UNSPECIFIED.into())));
             local_ts.extend(v6.then(|| TrafficSelector::any_like(std::net::Ipv6Addr::UNSPECIFIED.into())));
         }
-        let method = config.proposals.first().and_then(|proposal| {
-            let own = proposal.methods.first().copied().flatten()?;
-            // The group of the IKE SA, where it will do, is what a peer will most likely choose. One that chooses another
-            // must name it (RFC 7296 section 1.3), but libreswan 4.10 takes our public value for one of its own group, of
-            // the wrong length, and answers INVALID_SYNTAX.
-            let of_ike = self.keyed.as_ref().map(|keyed| keyed.suite.method);
-            Some(
-                of_ike
-                    .filter(|method| proposal.methods.contains(&Some(*method)))
-                    .unwrap_or(own),
-            )
-        });
-        let offer = match method.filter(|_| with_exchange) {
+        let mut methods = VecDeque::new();
+        if with_exchange {
+            methods = self.methods_to_try(&config, renews);
+        }
+        let offer = match methods.pop_front() {
             Some(method) => Some(Offer::new(method, ctx.random)?),
             None => None,
         };
@@ -102,12 +98,42 @@ impl IkeSa {
             spi_in,
             nonce,
             offer,
+            further_methods: methods,
             renews,
             local_ts,
             remote_ts,
             resource,
             restarts: 0,
         })
+    }
+
+    /// The key exchange methods for a new pair, the likeliest first: none where the configuration prefers none.
+    ///
+    /// A peer that chooses another one than ours must name it (RFC 7296 section 1.3). But libreswan 4.10, which takes
+    /// what the IKE SA had with its first renewal, reads our public value as one of that method and answers
+    /// INVALID_SYNTAX for its length.
+    fn methods_to_try(&self, config: &ChildConfig, renews: Option<u32>) -> VecDeque<KeMethod> {
+        let Some(proposal) = config.proposals.first() else {
+            return VecDeque::new();
+        };
+        if proposal.methods.first().copied().flatten().is_none() {
+            return VecDeque::new();
+        }
+        let old = renews.and_then(|spi_in| self.child_by_spi_in(spi_in));
+        let likely = [
+            old.and_then(|old| old.suite.method),
+            self.keyed.as_ref().map(|keyed| keyed.suite.method),
+        ];
+        let likely = likely
+            .into_iter()
+            .filter(|method| method.is_some() && proposal.methods.contains(method));
+        let mut methods = VecDeque::new();
+        for method in likely.chain(proposal.methods.iter().copied()).flatten() {
+            if !methods.contains(&method) {
+                methods.push_back(method);
+            }
+        }
+        methods
     }
 
     /// SA, TSi and TSr, and what goes with them.
@@ -242,6 +268,15 @@ impl IkeSa {
                 child.restarts += 1;
                 return self.send_child(ctx, child);
             }
+        }
+        if parts.has(NotifyType::INVALID_SYNTAX)
+            && child.offer.is_some()
+            && child.restarts < 3
+            && let Some(method) = child.further_methods.pop_front()
+        {
+            child.offer = Some(Offer::new(method, ctx.random)?);
+            child.restarts += 1;
+            return self.send_child(ctx, child);
         }
         let nonces = (child.nonce.clone(), parts.nonce.clone().unwrap_or_default());
         let Err(error) = self.take_child_answer(ctx, child, parts, &nonces, true) else {
