@@ -109,6 +109,8 @@ pub enum Kind {
     Esp,
     /// UDP port 500 or 4500: IKE, or ESP in UDP.
     IkeOrUdpEsp,
+    /// A fragment of UDP that is not the first: its ports are in that one, which is counted by what it is.
+    LaterFragment,
     /// ARP, neighbour discovery, multicast membership reports: the link's own business.
     Link,
     /// Anything else.
@@ -190,16 +192,25 @@ fn classify(frame: &[u8]) -> Kind {
         None => return Kind::Clear,
     };
     let ip = &frame[ETHERNET_BYTES..];
-    let (protocol, payload) = match ether_type {
+    // Behind the flags of IPv4, before those of an IPv6 fragment header: 0 in whole packets and first fragments.
+    let offset = |at: usize, mask: u16| {
+        let bytes = ip.get(at..at + 2);
+        bytes.map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]) & mask)
+    };
+    let (protocol, offset, payload) = match ether_type {
         0x0806 => return Kind::Link,
         0x0800 if ip.len() >= 20 => {
             let header_bytes = usize::from(ip[0] & 0x0f) * 4;
-            (ip[9], ip.get(header_bytes..).unwrap_or_default())
+            (
+                ip[9],
+                offset(6, 0x1fff),
+                ip.get(header_bytes..).unwrap_or_default(),
+            )
         }
-        // A multicast listener report starts with a hop-by-hop header and ICMPv6 behind it, and a fragment with a header of
-        // the same shape.
-        0x86dd if ip.len() >= 48 && matches!(ip[6], 0 | 44) => (ip[40], &ip[48..]),
-        0x86dd if ip.len() >= 40 => (ip[6], &ip[40..]),
+        // A multicast listener report starts with a hop-by-hop header and ICMPv6 behind it.
+        0x86dd if ip.len() >= 48 && ip[6] == 0 => (ip[40], 0, &ip[48..]),
+        0x86dd if ip.len() >= 48 && ip[6] == 44 => (ip[40], offset(42, 0xfff8), &ip[48..]),
+        0x86dd if ip.len() >= 40 => (ip[6], 0, &ip[40..]),
         _ => return Kind::Clear,
     };
     let port = |at: usize| {
@@ -215,6 +226,8 @@ fn classify(frame: &[u8]) -> Kind {
     };
     if protocol == IpProtocol::ESP.0 {
         Kind::Esp
+    } else if protocol == IpProtocol::UDP.0 && offset != 0 {
+        Kind::LaterFragment
     } else if protocol == IpProtocol::UDP.0
         && [port(0), port(2)]
             .iter()
@@ -248,5 +261,8 @@ mod tests {
         assert_eq!(classify(&ipv4(17, &[0, 53, 0, 53])), Kind::Clear);
         assert_eq!(classify(&ipv4(1, &[8, 0])), Kind::Clear);
         assert_eq!(classify(&[0; 10]), Kind::Clear);
+        let mut later = ipv4(17, &[0, 53, 0, 53]);
+        later[21] = 1;
+        assert_eq!(classify(&later), Kind::LaterFragment);
     }
 }

@@ -7,6 +7,7 @@
 
 mod gateway;
 mod kernel_esp;
+mod libreswan;
 mod machine;
 mod peers;
 
