@@ -155,15 +155,21 @@ impl Credentials {
 
     /// The key for two ends: one that names both before one that names the peer, before one for everyone.
     pub(crate) fn psk(&self, local: &Identity, remote: &Identity) -> Option<&KeyMaterial> {
-        let score = |key: &PresharedKey| match (key.identities.contains(local), key.identities.len()) {
-            (true, _) => 2,
-            (false, 1) => 1,
-            _ => 0,
+        let of = |identity: &Identity| self.by_identity.get(identity).map_or(&[][..], Vec::as_slice);
+        let of_peer = of(remote);
+        // What names both is in either list: a hub is in the keys of all its sites, and they in few.
+        let shorter = [of(local), of_peer].into_iter().min_by_key(|list| list.len());
+        let keys = |list| {
+            <[usize]>::iter(list)
+                .rev()
+                .filter_map(|index| self.preshared.get(*index))
         };
-        let of_peer = self.by_identity.get(remote).into_iter().flatten();
-        of_peer
-            .filter_map(|index| self.preshared.get(*index))
-            .max_by_key(|key| score(key))
+        let names_both =
+            |key: &&PresharedKey| key.identities.contains(local) && key.identities.contains(remote);
+        keys(shorter.unwrap_or_default())
+            .find(names_both)
+            .or_else(|| keys(of_peer).find(|key| key.identities.len() == 1))
+            .or_else(|| keys(of_peer).next())
             .map(|key| &key.secret)
             .or(self.for_everyone.as_ref())
     }
@@ -192,10 +198,13 @@ mod tests {
         store.add_psk(vec![], b"everyone");
         store.add_psk(vec![id("b")], b"peer");
         store.add_psk(vec![id("a"), id("b")], b"pair");
+        store.add_psk(vec![id("c"), id("d"), id("b")], b"three");
         let key = |local: &str, remote: &str| store.psk(&id(local), &id(remote)).unwrap().expose().to_vec();
         assert_eq!(key("a", "b"), b"pair");
         assert_eq!(key("x", "b"), b"peer");
         assert_eq!(key("x", "y"), b"everyone");
+        assert_eq!(key("b", "a"), b"pair");
+        assert_eq!(key("x", "d"), b"three");
         assert!(Credentials::new().psk(&id("a"), &id("b")).is_none());
     }
 

@@ -57,6 +57,11 @@ impl Endpoint {
                 Effect::HandOver { to, estate } => self.hand_over(now, from, to, estate),
                 Effect::Bury { connection, children } => self.bury(now, from, &connection, children),
                 Effect::Abandon { sa } => self.with_sa(now, sa, |sa, ctx| sa.abandon(ctx.now)),
+                Effect::Close { sa } => {
+                    self.with_sa(now, sa, |sa, ctx| {
+                        sa.close(ctx, "the IKE SA that it renewed ended")
+                    });
+                }
                 Effect::Established { sa, initial_contact } => self.established(now, sa, initial_contact),
                 Effect::Reauthenticate { sa } => self.reauthenticate(now, sa),
                 Effect::Redirected { connection, to } => {

@@ -15,7 +15,7 @@ use std::time::Instant;
 use southbound::SaRef;
 
 use crate::auth::IntermediateAuth;
-use crate::child_sa::ChildSa;
+use crate::child_sa::{ChildSa, ChildState};
 use crate::config::{Connection, EndpointConfig, Fragmentation};
 use crate::credential::Credentials;
 use crate::crypto::cipher::Protector;
@@ -73,6 +73,8 @@ pub(crate) enum Effect {
     Established { sa: SaId, initial_contact: bool },
     /// An IKE SA that lost a collision waits to be deleted by the peer.
     Abandon { sa: SaId },
+    /// An IKE SA that was to take over from one that ended without it.
+    Close { sa: SaId },
     /// Its time to authenticate from the start has come.
     Reauthenticate { sa: SaId },
     /// The peer sends us to another gateway (RFC 5685).
@@ -502,6 +504,11 @@ impl IkeSa {
             return;
         }
         let known = !self.is_half_open() && !self.superseded && !self.dormant;
+        if let Some(collision) = self.collision.take() {
+            ctx.effects.push(Effect::Close {
+                sa: collision.successor,
+            });
+        }
         self.remove_all_children(ctx);
         for address in std::mem::take(&mut self.virtual_addresses) {
             ctx.registry.release_lease(address);
@@ -538,7 +545,19 @@ impl IkeSa {
         for child in &estate.children {
             ctx.registry.settle(self.id, child.spi_in(), child.spi_out());
         }
-        self.children.extend(estate.children);
+        for mut child in estate.children {
+            if child.state == ChildState::Deleting {
+                // The answer to our request may go to the SA that is no more: it is asked again here.
+                child.state = ChildState::Active;
+                self.enqueue(
+                    ctx.now,
+                    Task::DeleteChild {
+                        spi_in: child.spi_in(),
+                    },
+                );
+            }
+            self.children.push(child);
+        }
         self.draining.extend(estate.draining);
         self.tasks.extend(
             estate

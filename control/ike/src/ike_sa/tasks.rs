@@ -118,10 +118,10 @@ impl IkeSa {
 
     /// Child SAs are not touched while the IKE SA is renewed, nor is it renewed while they are (RFC 7296 section 2.25).
     fn may_start(&self, task: &Task) -> bool {
-        if self.collision.is_some() {
-            return matches!(task, Task::DeleteIke { .. });
-        }
         match task {
+            // What takes over must go as well: the task goes over to it.
+            Task::DeleteIke { .. } => !self.outbox.exchanges().any(Exchange::renews_ike),
+            _ if self.collision.is_some() => false,
             Task::CreateChild { .. }
             | Task::CreateForResource { .. }
             | Task::RekeyChild { .. }
@@ -139,11 +139,11 @@ impl IkeSa {
         let mut deadlines = vec![self.outbox.deadline(), self.expires];
         if matches!(self.phase, Phase::Established | Phase::Replaced) && self.outbox.has_room() {
             let startable = self.tasks.iter().filter(|queued| {
-                let deletes = matches!(queued.task, Task::DeleteIke { .. });
-                deletes
-                    || (matches!(self.phase, Phase::Established)
-                        && !self.dormant
-                        && self.may_start(&queued.task))
+                if matches!(self.phase, Phase::Established) && !self.dormant {
+                    self.may_start(&queued.task)
+                } else {
+                    matches!(queued.task, Task::DeleteIke { .. })
+                }
             });
             deadlines.push(startable.map(|queued| queued.not_before).min());
         }
