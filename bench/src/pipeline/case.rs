@@ -11,6 +11,8 @@ pub enum Kind {
     Decap,
     /// A plain packet to a neighbour.
     Forward,
+    /// What every packet costs: its frame read, and another Ethernet header written, with nothing decided between.
+    Ends,
     /// A labelled packet under another label.
     LabelSwap,
     /// A plain packet under two labels.
@@ -27,6 +29,7 @@ impl Kind {
             Self::Encap => "encap",
             Self::Decap => "decap",
             Self::Forward => "forward",
+            Self::Ends => "ends",
             Self::LabelSwap => "mpls-swap",
             Self::LabelPush => "mpls-push",
             Self::LabelPop => "mpls-pop",
@@ -129,12 +132,14 @@ impl Case {
                 }
             }
         }
-        cases.push(Self {
-            kind: Kind::Forward,
-            algorithm: None,
-            size_bytes: 64,
-            sas: 0,
-        });
+        for kind in [Kind::Ends, Kind::Forward] {
+            cases.push(Self {
+                kind,
+                algorithm: None,
+                size_bytes: 64,
+                sas: 0,
+            });
+        }
         cases.extend(super::labels::cases());
         cases
     }

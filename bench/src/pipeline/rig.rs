@@ -87,7 +87,7 @@ impl Gateways {
     /// See [`RigError`].
     pub fn new(case: &Case) -> Result<Self, RigError> {
         let (measured, peer) = match case.kind {
-            Kind::Encap | Kind::Forward | Kind::LabelSwap | Kind::LabelPush | Kind::LabelPop => {
+            Kind::Encap | Kind::Ends | Kind::Forward | Kind::LabelSwap | Kind::LabelPush | Kind::LabelPop => {
                 (Gateway::new(1, case)?, None)
             }
             Kind::Decap => (Gateway::new(2, case)?, Some(Gateway::new(1, case)?)),
@@ -190,7 +190,11 @@ impl Rig {
             ingress = self.measured.gateway.wan;
         }
         self.measured.load(ingress, &self.packets);
-        let cycles = measured_walk(&mut self.measured, clock);
+        let cycles = if self.case.kind == Kind::Ends {
+            self.measured.ends(clock)
+        } else {
+            measured_walk(&mut self.measured, clock)
+        };
         self.measured.unload(None)?;
         Ok(cycles)
     }
@@ -249,6 +253,28 @@ impl Side {
 
     /// The walk, timed.
     fn walk(&mut self, clock: &quanta::Clock) -> u64 {
+        self.timed(clock, |batch, context| stage::run(batch, context))
+    }
+
+    /// The walk's two ends alone, timed: no rule, route or label is asked for.
+    fn ends(&mut self, clock: &quanta::Clock) -> u64 {
+        self.timed(clock, |batch, context| {
+            stage::classify::run(batch, context);
+            let slots = batch.take(Next::PolicyOut);
+            let way = context.view.route(VrfIndex::MAIN, far_address(0).into());
+            for slot in Slots::of(slots) {
+                batch.meta_mut(slot).adjacency = way;
+            }
+            batch.send_all(slots, Next::Egress);
+            stage::egress::run(batch, context);
+        })
+    }
+
+    fn timed(
+        &mut self,
+        clock: &quanta::Clock,
+        stages: impl FnOnce(&mut Batch<'static>, &mut Context<'_, 'static>),
+    ) -> u64 {
         self.now_ns += 10_000;
         let start = clock.raw();
         let view = self.reader.pin();
@@ -264,7 +290,7 @@ impl Side {
             reassembly: &mut self.reassembly,
             backlog: &mut self.backlog,
         };
-        stage::run(&mut self.batch, &mut context);
+        stages(&mut self.batch, &mut context);
         clock.raw() - start
     }
 

@@ -32,14 +32,20 @@ pub fn run(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        if let Some((packet_bytes, is_esp)) = usual(frame.bytes()) {
+        let (ether_type, packet) = match frame.bytes().split_first_chunk::<{ ethernet::HEADER_BYTES }>() {
+            Some(([.., high, low], packet)) => ([*high, *low], packet),
+            None => ([0; 2], &[][..]),
+        };
+        if ether_type == EtherType::IPV4.0.to_be_bytes()
+            && let Some((packet_bytes, is_esp)) = usual(packet)
+        {
             // It holds: `usual` saw that many bytes.
             let _ = frame.narrow(ethernet::HEADER_BYTES, packet_bytes);
             meta.upper_bytes = ipv4::HEADER_BYTES as u16;
             *if is_esp { &mut esp } else { &mut plain } |= 1 << slot;
             continue;
         }
-        if is_labelled(frame.bytes()) {
+        if ether_type == EtherType::MPLS.0.to_be_bytes() {
             let known = match space {
                 Some((ingress, known)) if ingress == meta.ingress => known,
                 _ => {
@@ -99,16 +105,12 @@ fn unusual(batch: &mut Batch<'_>, slot: usize, context: &Context<'_, '_>) {
     }
 }
 
-/// The usual frame, seen through at one look: IPv4 of the usual kind, without tags, whole, and of a kind that is no
-/// business of ours but to forward it, or ESP. Answers the packet's length and whether it is ESP; `None` says nothing.
+/// The usual packet, seen through at one look: IPv4 of the usual kind, whole, and of a kind that is no business of ours but
+/// to forward it, or ESP. Answers its length and whether it is ESP; `None` says nothing.
 #[inline(always)]
-fn usual(bytes: &[u8]) -> Option<(usize, bool)> {
-    let (link, packet) = bytes.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
+fn usual(packet: &[u8]) -> Option<(usize, bool)> {
     let (header, upper) = packet.split_first_chunk::<{ ipv4::HEADER_BYTES }>()?;
     let upper = upper.first_chunk::<4>()?;
-    if [link[12], link[13]] != [0x08, 0x00] {
-        return None;
-    }
     let packet_bytes = usual_v4(packet)?;
     let fragment = u16::from_ne_bytes([header[6] & 0x3f, header[7]]);
     let protocol = IpProtocol(header[9]);
@@ -242,14 +244,6 @@ fn enter_vlan(
     counters.add_port(vlan.slot, PortCounter::ReceivedPackets, 1);
     counters.add_port(vlan.slot, PortCounter::ReceivedBytes, frame_bytes as u64);
     Ok(())
-}
-
-/// Whether an Ethernet header without tags says MPLS.
-#[inline(always)]
-fn is_labelled(bytes: &[u8]) -> bool {
-    bytes
-        .first_chunk::<{ ethernet::HEADER_BYTES }>()
-        .is_some_and(|link| [link[12], link[13]] == EtherType::MPLS.0.to_be_bytes())
 }
 
 /// The space of the labels that its port takes.

@@ -16,7 +16,6 @@ use crate::xsk::Frame;
 pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     // The neighbour of the packet before: packets of one flow follow each other.
     let mut before: Option<(AdjacencyIndex, &NeighbourAdjacency)> = None;
-    const UNUSUAL: Flags = Flags::IPV6.or(Flags::LABELLED).or(Flags::UNRULED);
     let mut leaving = 0;
     for slot in Slots::of(batch.take(Next::Egress)) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
@@ -24,14 +23,15 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
         };
         if let Some((known, neighbour)) = before
             && known == meta.adjacency
-            && !meta.flags.has_any(UNUSUAL)
+            && !meta.flags.has(Flags::UNRULED)
+            && (!meta.flags.has(Flags::LABELLED) || neighbour.takes_labels)
             && neighbour.vlan == 0
             && frame.len() <= usize::from(neighbour.mtu_bytes)
             && let Some(header) = frame.grow_front_by::<{ ethernet::HEADER_BYTES }>()
         {
             let [addresses @ .., high, low] = header;
             *addresses = neighbour.rewrite;
-            [*high, *low] = EtherType::IPV4.0.to_be_bytes();
+            [*high, *low] = ether_type(meta).0.to_be_bytes();
             meta.egress = neighbour.port;
             meta.device = neighbour.device;
             leaving |= 1 << slot;
@@ -65,7 +65,7 @@ fn leave<'u, 'w>(
         let written = if is_labelled {
             label(frame, meta, neighbour)
         } else {
-            rewrite(frame, meta, neighbour)
+            write(frame, meta, neighbour)
         };
         match written {
             Ok(()) => return true,
@@ -93,7 +93,7 @@ fn leave<'u, 'w>(
             if !meta.adjacency.is_group() {
                 *before = Some((meta.adjacency, neighbour));
             }
-            match rewrite(frame, meta, neighbour) {
+            match write(frame, meta, neighbour) {
                 Ok(()) => return true,
                 Err(reason) => batch.discard(slot, reason),
             }
@@ -165,9 +165,19 @@ pub fn flow_hash(bytes: &[u8]) -> u32 {
     Tuple::parse(bytes).map_or(0, |tuple| tuple.hash())
 }
 
+#[inline(always)]
+fn ether_type(meta: &Meta) -> EtherType {
+    if meta.flags.has(Flags::LABELLED) {
+        EtherType::MPLS
+    } else if meta.flags.has(Flags::IPV6) {
+        EtherType::IPV6
+    } else {
+        EtherType::IPV4
+    }
+}
+
 /// A labelled packet was held against the port's MTU where its labels were decided; that it is too long now means that
 /// the port changed since.
-#[inline(always)]
 fn label(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
     if !neighbour.takes_labels {
         return Err(DropReason::LabelsRefused);
@@ -175,26 +185,12 @@ fn label(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency)
     if frame.len() > usize::from(neighbour.mtu_bytes) {
         return Err(DropReason::PortMtu);
     }
-    write(frame, meta, neighbour, EtherType::MPLS)
+    write(frame, meta, neighbour)
 }
 
 #[inline(always)]
-fn rewrite(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
-    let ether_type = if meta.flags.has(Flags::IPV6) {
-        EtherType::IPV6
-    } else {
-        EtherType::IPV4
-    };
-    write(frame, meta, neighbour, ether_type)
-}
-
-#[inline(always)]
-fn write(
-    frame: &mut Frame<'_>,
-    meta: &mut Meta,
-    neighbour: &NeighbourAdjacency,
-    ether_type: EtherType,
-) -> Result<(), DropReason> {
+fn write(frame: &mut Frame<'_>, meta: &mut Meta, neighbour: &NeighbourAdjacency) -> Result<(), DropReason> {
+    let ether_type = ether_type(meta);
     if neighbour.vlan == 0 {
         let header = frame.grow_front(14).ok_or(DropReason::NoHeadroom)?;
         let (addresses, kind) = header.split_at_mut(12);

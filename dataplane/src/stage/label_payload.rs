@@ -12,7 +12,10 @@ use crate::tables::{Adjacency, AdjacencyIndex, VrfIndex};
 use crate::xsk::Frame;
 
 /// Takes the IP packet out and has it routed in `vrf`.
-#[inline]
+///
+/// # Errors
+/// Why it cannot go on; then nothing was changed.
+#[inline(always)]
 pub(super) fn route(
     frame: &mut Frame<'_>,
     meta: &mut Meta,
@@ -32,7 +35,10 @@ pub(super) fn route(
 }
 
 /// Takes a stack of `end` bytes off the IP packet beneath it, which is checked like one that arrives on a wire.
-#[inline]
+///
+/// # Errors
+/// Why it cannot go on; then nothing was changed.
+#[inline(always)]
 pub(super) fn take_out(
     frame: &mut Frame<'_>,
     meta: &mut Meta,
@@ -45,12 +51,10 @@ pub(super) fn take_out(
         Some(packet_bytes) => (packet_bytes, false),
         None => measure(packet)?,
     };
-    if !frame.shrink_front(end) {
+    if !frame.narrow(end, packet_bytes) {
         return Err(DropReason::LabelStackTruncated);
     }
-    frame.truncate(packet_bytes);
-    meta.flags.clear(Flags::LABELLED);
-    meta.flags.clear(Flags::IPV6);
+    meta.flags.clear(Flags::LABELLED.or(Flags::IPV6));
     if is_ipv6 {
         meta.flags.set(Flags::IPV6);
     }
@@ -66,6 +70,7 @@ pub(super) fn take_out(
 }
 
 /// The length of an IP packet that may go on, and whether it is IPv6. Behind it may be what fills a short Ethernet frame.
+#[inline(never)]
 fn measure(packet: &[u8]) -> Result<(usize, bool), DropReason> {
     let is_ipv6 = match packet.first().map(|first| first >> 4) {
         Some(4) => false,

@@ -187,35 +187,51 @@ impl Replacement<'_> {
 }
 
 /// Puts the labels of a hop before an IP packet, whose TTL was taken and whose class has become a TC.
+#[inline(always)]
 pub(super) fn push(frame: &mut Frame<'_>, hop: &LabelHop, ttl: u8, class: u8) -> Result<(), DropReason> {
     let ttl = match hop.ttl {
         TtlModel::Uniform => ttl,
         TtlModel::Pipe(ttl) => ttl,
     };
     if hop.entropy_beneath.is_some() {
-        let hash = Tuple::parse(frame.bytes()).map_or(0, |tuple| tuple.hash());
-        return Entries::new(hop, (ttl, class), (ttl, class), true, Some(hash)).write(frame);
+        return push_with_entropy(frame, hop, ttl, class);
     }
-    let front = frame
-        .grow_front(hop.pushed_bytes())
-        .ok_or(DropReason::NoHeadroom)?;
-    let entry = Lse {
-        label: Label::IPV4_EXPLICIT_NULL,
-        traffic_class: class,
-        bottom: false,
-        ttl,
-    };
-    for (place, label) in front.as_chunks_mut::<LSE_BYTES>().0.iter_mut().zip(hop.labels()) {
-        *place = Lse {
+    let entry = |label: &Label, bottom| {
+        let entry = Lse {
             label: *label,
-            ..entry
-        }
-        .to_bytes();
+            traffic_class: class,
+            bottom,
+            ttl,
+        };
+        entry.to_bytes()
+    };
+    // A tunnel label and a VPN's are the usual stack.
+    if let [outer, inner] = hop.labels() {
+        let front = frame
+            .grow_front_by::<{ 2 * LSE_BYTES }>()
+            .ok_or(DropReason::NoHeadroom)?;
+        let (above, below) = front.split_at_mut(LSE_BYTES);
+        above.copy_from_slice(&entry(outer, false));
+        below.copy_from_slice(&entry(inner, true));
+        return Ok(());
+    }
+    let labels = hop.labels();
+    let front = frame
+        .grow_front(labels.len() * LSE_BYTES)
+        .ok_or(DropReason::NoHeadroom)?;
+    for (place, label) in front.as_chunks_mut::<LSE_BYTES>().0.iter_mut().zip(labels) {
+        *place = entry(label, false);
     }
     if let Some([_, _, bottom, _]) = front.last_chunk_mut::<LSE_BYTES>() {
         *bottom |= 1;
     }
     Ok(())
+}
+
+#[inline(never)]
+fn push_with_entropy(frame: &mut Frame<'_>, hop: &LabelHop, ttl: u8, class: u8) -> Result<(), DropReason> {
+    let hash = Tuple::parse(frame.bytes()).map_or(0, |tuple| tuple.hash());
+    Entries::new(hop, (ttl, class), (ttl, class), true, Some(hash)).write(frame)
 }
 
 #[cfg(test)]

@@ -15,13 +15,13 @@
 //! | other reserved ones | dropped |
 //! | 16 and above | as the incoming label map says |
 
-use southbound::{DropReason, PopClass, WorkerCounter};
+use southbound::{DropReason, LabelSpaceId, PopClass, WorkerCounter};
 use wire::mpls::{LSE_BYTES, MAX_DEPTH};
 use wire::{Label, Lse};
 
 use super::label_stack::{self, Replacement};
 use super::{Context, fit, label_payload, way};
-use crate::batch::{Batch, Flags, Meta, Next, SenderError, Slots};
+use crate::batch::{BATCH_PACKETS, Batch, Flags, Meta, Next, SenderError, Slots};
 use crate::tables::{AdjacencyIndex, LabelAction};
 use crate::xsk::Frame;
 
@@ -55,24 +55,36 @@ pub fn run<'u>(batch: &mut Batch<'u>, context: &mut Context<'_, 'u>) {
     if slots == 0 {
         return;
     }
-    for slot in Slots::of(slots) {
-        if let Some(top) = entry_at(batch.bytes(slot), 0) {
-            context.view.prefetch_label(batch.meta(slot).space, top.label);
+    if are_mixed(batch, slots) {
+        for slot in Slots::of(slots) {
+            if let Some(top) = entry_at(batch.bytes(slot), 0) {
+                context.view.prefetch_label(batch.meta(slot).space, top.label);
+            }
         }
     }
     let mut handled = Handled::default();
+    let mut run = Run::default();
     let mut before = way::Before::default();
+    let (mut leaving, mut routed) = (0, 0);
     for slot in Slots::of(slots) {
         let Some((frame, meta)) = batch.packet_mut(slot) else {
             continue;
         };
-        match forward(frame, meta, context, &mut handled, &mut before) {
-            Ok(next) => batch.send(slot, next),
-            Err(Stop::Drop(reason)) => batch.discard(slot, reason),
-            Err(Stop::Refuse(reason, error)) => batch.refuse(slot, reason, error),
-            Err(Stop::TooBig(mtu_bytes)) => fit::shrink(batch, slot, mtu_bytes, Next::Labels, context),
+        match usual(frame, meta, &mut run, &mut before, context) {
+            Some(Next::Egress) => leaving |= 1 << slot,
+            Some(Next::PolicyOut) => routed |= 1 << slot,
+            Some(next) => {
+                handled.popped += 1;
+                batch.send(slot, next);
+            }
+            None => unusual(batch, slot, context, &mut handled),
         }
     }
+    run.count(context);
+    batch.send_all(leaving, Next::Egress);
+    batch.send_all(routed, Next::PolicyOut);
+    handled.swapped += u64::from(leaving.count_ones());
+    handled.popped += u64::from(routed.count_ones());
     let counters = context.counters;
     for (counter, count) in [
         (WorkerCounter::MplsPush, handled.pushed),
@@ -111,15 +123,144 @@ pub(super) fn stack_bytes(bytes: &[u8]) -> Result<usize, DropReason> {
     }
 }
 
+/// Whether the packets seem to have several labels, by the first two and the last: a wrong guess costs time only.
+#[inline(always)]
+fn are_mixed(batch: &Batch<'_>, slots: u64) -> bool {
+    let label = |slot: usize| entry_at(batch.bytes(slot), 0).map(|top| top.label);
+    let mut ahead = Slots::of(slots);
+    match (ahead.next(), ahead.next()) {
+        (Some(first), Some(second)) => {
+            let last = BATCH_PACKETS - 1 - slots.leading_zeros() as usize;
+            label(first) != label(second) || label(first) != label(last)
+        }
+        _ => false,
+    }
+}
+
+/// Packets of one label: they follow each other, are looked up once and counted together.
+struct Run {
+    space: LabelSpaceId,
+    label: Label,
+    action: Option<LabelAction>,
+    is_uniform: bool,
+    class: PopClass,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            space: LabelSpaceId::PLATFORM,
+            // Nobody looks for what is done with a reserved label.
+            label: Label::IMPLICIT_NULL,
+            action: None,
+            is_uniform: false,
+            class: PopClass::Keep,
+            packets: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl Run {
+    #[inline(always)]
+    fn of(space: LabelSpaceId, label: Label, context: &Context<'_, '_>) -> Self {
+        let known = context.view.label(space, label);
+        Self {
+            space,
+            label,
+            action: known.action(),
+            is_uniform: known.is_uniform(),
+            class: known.class(),
+            packets: 0,
+            bytes: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, context: &Context<'_, '_>) {
+        if self.packets != 0 {
+            context
+                .view
+                .count_label(self.space, self.label, self.packets, self.bytes);
+        }
+    }
+}
+
+/// What most packets want: another label and out to a neighbour, or the last label taken off and the packet routed.
+/// `None` says nothing, and then nothing was changed.
+#[inline(always)]
+fn usual(
+    frame: &mut Frame<'_>,
+    meta: &mut Meta,
+    run: &mut Run,
+    before: &mut way::Before,
+    context: &Context<'_, '_>,
+) -> Option<Next> {
+    let top = entry_at(frame.bytes(), 0)?;
+    if top.label.is_reserved() || top.ttl <= 1 {
+        return None;
+    }
+    if run.label != top.label || run.space != meta.space {
+        run.count(context);
+        *run = Run::of(meta.space, top.label, context);
+    }
+    let left = top.ttl - 1;
+    let labelled_bytes = frame.len();
+    let next = match run.action? {
+        LabelAction::Swap(label, link) if label != Label::IMPLICIT_NULL => {
+            fits(labelled_bytes, 0, before.mtu_bytes(link, context)).ok()?;
+            if !top.bottom {
+                stack_bytes(frame.bytes()).ok()?;
+            }
+            let swapped = Lse {
+                label,
+                ttl: left,
+                ..top
+            };
+            *frame.bytes_mut().first_chunk_mut()? = swapped.to_bytes();
+            meta.adjacency = link;
+            Next::Egress
+        }
+        LabelAction::Lookup(vrf) if top.bottom => {
+            let popped = Popped {
+                ttl: run.is_uniform.then_some(left),
+                traffic_class: top.traffic_class,
+                class: run.class,
+            };
+            label_payload::route(frame, meta, LSE_BYTES, vrf, &popped, context).ok()?
+        }
+        _ => return None,
+    };
+    run.packets += 1;
+    run.bytes += labelled_bytes as u64;
+    Some(next)
+}
+
+/// Any packet. Apart from the loop above, whose values then stay in registers.
+#[inline(never)]
+fn unusual<'u>(batch: &mut Batch<'u>, slot: usize, context: &mut Context<'_, 'u>, handled: &mut Handled) {
+    let Some((frame, meta)) = batch.packet_mut(slot) else {
+        return;
+    };
+    match forward(frame, meta, context, handled) {
+        Ok(next) => batch.send(slot, next),
+        Err(Stop::Drop(reason)) => batch.discard(slot, reason),
+        Err(Stop::Refuse(reason, error)) => batch.refuse(slot, reason, error),
+        Err(Stop::TooBig(mtu_bytes)) => {
+            fit::shrink(batch, slot, mtu_bytes, Next::Labels, context);
+        }
+    }
+}
+
 const EXPIRED: Stop = Stop::Refuse(DropReason::LabelTtlExceeded, SenderError::TimeExceeded);
 
-#[inline(always)]
 fn forward(
     frame: &mut Frame<'_>,
     meta: &mut Meta,
     context: &Context<'_, '_>,
     handled: &mut Handled,
-    before: &mut way::Before,
 ) -> Result<Next, Stop> {
     let end = stack_bytes(frame.bytes())?;
     let mut at = 0;
@@ -172,7 +313,7 @@ fn forward(
         let count = |frame: &Frame<'_>| {
             context
                 .view
-                .count_label(meta.space, entry.label, frame.len() - at);
+                .count_label(meta.space, entry.label, 1, (frame.len() - at) as u64);
         };
         let popped = Popped {
             ttl: known.is_uniform().then_some(left),
@@ -181,7 +322,7 @@ fn forward(
         };
         match action {
             LabelAction::Swap(label, link) if label != Label::IMPLICIT_NULL => {
-                fits(frame.len() - at, end - at, before.mtu_bytes(link, context))?;
+                fits(frame.len() - at, end - at, way::mtu_bytes(link, context))?;
                 count(frame);
                 handled.swapped += 1;
                 let swapped = Lse {
@@ -222,7 +363,7 @@ fn forward(
                 fits(
                     frame.len() - beneath,
                     end - beneath,
-                    before.mtu_bytes(adjacency, context),
+                    way::mtu_bytes(adjacency, context),
                 )?;
                 count(frame);
                 handled.popped += 1;
@@ -240,7 +381,7 @@ fn forward(
                     fits(
                         frame.len() - beneath,
                         end - beneath,
-                        before.mtu_bytes(hop.adjacency, context),
+                        way::mtu_bytes(hop.adjacency, context),
                     )?;
                     count(frame);
                     handled.popped += 1;
@@ -257,7 +398,7 @@ fn forward(
                 fits(
                     frame.len() - beneath + pushed_bytes,
                     end - beneath + pushed_bytes,
-                    before.mtu_bytes(hop.adjacency, context),
+                    way::mtu_bytes(hop.adjacency, context),
                 )?;
                 count(frame);
                 handled.swapped += 1;

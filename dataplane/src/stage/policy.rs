@@ -31,6 +31,10 @@ pub fn run_out(batch: &mut Batch<'_>, context: &mut Context<'_, '_>) {
     if slots == 0 {
         return;
     }
+    if !context.view.any_policies() {
+        batch.send_all(slots, Next::Forward);
+        return;
+    }
     let mut unruled = 0;
     let mut ruled = RuledTable::default();
     for slot in Slots::of(slots) {

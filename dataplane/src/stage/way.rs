@@ -6,7 +6,7 @@ use crate::tables::{Adjacency, AdjacencyIndex};
 use super::Context;
 
 /// Largest packet, labels included; unknown where nothing is known of the way.
-fn mtu_bytes(adjacency: AdjacencyIndex, context: &Context<'_, '_>) -> Option<u16> {
+pub(super) fn mtu_bytes(adjacency: AdjacencyIndex, context: &Context<'_, '_>) -> Option<u16> {
     match context.view.adjacency(adjacency, 0) {
         Adjacency::Neighbour(neighbour) => Some(neighbour.mtu_bytes),
         Adjacency::Incomplete(neighbour) => Some(context.view.port(neighbour.port)?.link.mtu_bytes),

@@ -20,8 +20,8 @@ const NUMBER_MASK: u32 = (1 << KIND_SHIFT) - 1;
 const SPECIAL: u32 = 0;
 const MIDCHAIN: u32 = 1;
 const LINK: u32 = 2;
-const MULTIPATH: u32 = 3;
-const LABELLED: u32 = 4;
+const LABELLED: u32 = 3;
+const MULTIPATH: u32 = 4;
 const VRF: u32 = 5;
 
 /// What a route leads to, as a number of 31 bits.
@@ -85,11 +85,12 @@ impl AdjacencyIndex {
         }
     }
 
-    /// Whether it is a neighbour or link, or a tunnel: neither looked up once more nor chosen among several.
+    /// Whether it is a tunnel, a neighbour or link, or a next hop with labels: neither looked up once more nor chosen
+    /// among several.
     #[inline(always)]
     #[must_use]
     pub const fn is_single(self) -> bool {
-        matches!(self.0 >> KIND_SHIFT, MIDCHAIN | LINK)
+        matches!(self.0 >> KIND_SHIFT, MIDCHAIN | LINK | LABELLED)
     }
 
     /// Whether it is one of the constants above: it leads out of no port and into no tunnel.

@@ -7,8 +7,9 @@ use super::AdjacencyIndex;
 /// Most labels that one hop writes: its stack, and an entropy label with its indicator.
 pub const MAX_PUSHED: usize = southbound::LabelStack::MAX + 2;
 
-/// A next hop with labels (an NHLFE).
+/// A next hop with labels (an NHLFE): one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct LabelHop {
     /// Labels, outermost first.
     labels: [wire::Label; southbound::LabelStack::MAX],
@@ -22,6 +23,8 @@ pub struct LabelHop {
     /// How many labels stand above the entropy label's indicator, where one is pushed.
     pub entropy_beneath: Option<u8>,
 }
+
+const _: () = assert!(size_of::<LabelHop>() == 64, "a hop costs one cache miss");
 
 impl LabelHop {
     pub(crate) fn new(nhlfe: &Nhlfe, adjacency: AdjacencyIndex) -> Self {

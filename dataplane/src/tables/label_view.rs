@@ -59,8 +59,16 @@ impl<'g> View<'g> {
     #[must_use]
     pub fn hop(&self, index: AdjacencyIndex) -> Option<&'g LabelHop> {
         match index.kind() {
-            Kind::Labelled(number) => self.tables.hops.get(number)?.load(self.guard),
+            Kind::Labelled(number) => self.tables.hops.get(number, self.guard),
             _ => None,
+        }
+    }
+
+    /// Starts to load the next hop with labels that an adjacency may be.
+    #[inline(always)]
+    pub fn prefetch_hop(&self, index: AdjacencyIndex) {
+        if let Kind::Labelled(number) = index.kind() {
+            self.tables.hops.prefetch(number, 1);
         }
     }
 
@@ -85,11 +93,11 @@ impl<'g> View<'g> {
         self.tables.tunnel_map.load(self.guard).find(ends)
     }
 
-    /// Counts a packet under its label.
+    /// Counts packets under their label.
     #[inline(always)]
-    pub fn count_label(&self, space: LabelSpaceId, label: Label, bytes: usize) {
+    pub fn count_label(&self, space: LabelSpaceId, label: Label, packets: u64, bytes: u64) {
         if let Some(tally) = self.tally {
-            tally.add_label(space, label, bytes as u64);
+            tally.add_label(space, label, packets, bytes);
         }
     }
 

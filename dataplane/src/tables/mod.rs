@@ -28,6 +28,7 @@ mod vrf;
 mod writer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 pub use adjacency::{
@@ -43,7 +44,7 @@ pub use writer::{Memory, Writer};
 
 use crate::sa::{Flow, InboundSa, OutboundSa, TUNNEL_LINES, Tunnel, TunnelIndex};
 use adjacency::{Kind, Link, Multipath};
-use fib_v4::NodesV4;
+use fib_v4::{FibV4, NodesV4};
 use fib_v6::NodesV6;
 use label_hop::{CLASS_MAPS, ClassMap};
 use lfib::Lfib;
@@ -108,8 +109,10 @@ pub struct Tables {
     links: Growing<Slot<Link>, CHUNK>,
     multipaths: Growing<Slot<Multipath>, CHUNK>,
     vrfs: Growing<Slot<Vrf>, CHUNK>,
+    /// Routing tables with rules: raised before the first worker sees one's, lowered after the last.
+    ruled_vrfs: AtomicUsize,
     lfibs: [OnceLock<Lfib>; LABEL_SPACES],
-    hops: Growing<Slot<LabelHop>, CHUNK>,
+    hops: Arena<LabelHop>,
     class_maps: [Slot<ClassMap>; CLASS_MAPS],
     tunnel_map: Always<TunnelMap>,
     tallies: Tallies,
@@ -132,8 +135,9 @@ impl Tables {
             links: Growing::new(links),
             multipaths: Growing::new(limits.routes / 4),
             vrfs: Growing::new(limits.vrfs),
+            ruled_vrfs: AtomicUsize::new(0),
             lfibs: [const { OnceLock::new() }; LABEL_SPACES],
-            hops: Growing::new(limits.labels + limits.routes / 2),
+            hops: Arena::new(limits.labels + limits.routes / 2),
             class_maps: std::array::from_fn(|_| Slot::empty()),
             tunnel_map: Always::new(TunnelMap::default()),
             tallies: Tallies::new(limits.vrfs),
@@ -217,6 +221,22 @@ impl Reader {
     #[must_use]
     pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
+    }
+}
+
+/// The IPv4 routes of a table during one batch.
+#[derive(Clone, Copy)]
+pub struct RoutesV4<'g> {
+    fib: &'g FibV4,
+    nodes: &'g NodesV4,
+}
+
+impl RoutesV4<'_> {
+    /// Where packets to `destination` go.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, destination: Ipv4Addr) -> AdjacencyIndex {
+        self.fib.lookup(self.nodes, destination.to_bits())
     }
 }
 
@@ -319,12 +339,20 @@ impl<'g> View<'g> {
     #[inline]
     #[must_use]
     pub fn route_v4(&self, vrf: VrfIndex, destination: Ipv4Addr) -> AdjacencyIndex {
-        let Some(vrf) = self.vrf(vrf) else {
-            return AdjacencyIndex::NO_ROUTE;
-        };
-        vrf.fib_v4
-            .load(self.guard)
-            .lookup(&self.tables.nodes_v4, destination.to_bits())
+        match self.routes_v4(vrf) {
+            Some(routes) => routes.lookup(destination),
+            None => AdjacencyIndex::NO_ROUTE,
+        }
+    }
+
+    /// The IPv4 routes of a table, for several lookups.
+    #[inline]
+    #[must_use]
+    pub fn routes_v4(&self, vrf: VrfIndex) -> Option<RoutesV4<'g>> {
+        Some(RoutesV4 {
+            fib: self.vrf(vrf)?.fib_v4.load(self.guard),
+            nodes: &self.tables.nodes_v4,
+        })
     }
 
     /// Where IPv6 packets to `destination` go.
@@ -390,6 +418,13 @@ impl<'g> View<'g> {
             }
             None => Decision::NoRule,
         }
+    }
+
+    /// Whether any table has rules.
+    #[inline]
+    #[must_use]
+    pub fn any_policies(&self) -> bool {
+        self.tables.ruled_vrfs.load(Ordering::Acquire) != 0
     }
 
     /// Whether a table has any rule at all, so that a batch can skip the question.

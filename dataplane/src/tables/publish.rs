@@ -461,6 +461,16 @@ impl<T: Send + Sync + 'static> Arena<T> {
         true
     }
 
+    /// The same once every guard of now is gone: whoever knows the number by then still finds the object.
+    pub fn retire_later(&self, index: u32, guard: &Guard) {
+        let arena = Self {
+            cells: Arc::clone(&self.cells),
+        };
+        guard.defer(move || {
+            arena.retire(index, &Guard::pin());
+        });
+    }
+
     /// Bytes taken so far.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

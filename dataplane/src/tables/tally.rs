@@ -67,9 +67,9 @@ impl Tally {
     }
 
     #[inline(always)]
-    pub(crate) fn add_label(&self, space: LabelSpaceId, label: Label, bytes: u64) {
+    pub(crate) fn add_label(&self, space: LabelSpaceId, label: Label, packets: u64, bytes: u64) {
         if let Some(count) = self.labels.get(place(space, label)) {
-            count.add(1, bytes);
+            count.add(packets, bytes);
         }
     }
 
@@ -178,12 +178,12 @@ mod tests {
         let label = Label::new(100_000).unwrap();
         let space = LabelSpaceId(3);
         let early = tallies.register();
-        early.add_label(space, label, 1);
+        early.add_label(space, label, 1, 1);
         tallies.make_label(space, label).unwrap();
         tallies.make_vrf(VrfIndex(4095)).unwrap();
         let late = tallies.register();
         for (worker, bytes) in [(&early, 100), (&late, 50)] {
-            worker.add_label(space, label, bytes);
+            worker.add_label(space, label, 1, bytes);
             worker.add_vrf(VrfIndex(4095), 2, 10);
         }
         assert_eq!(tallies.label(space, label), (2, 150));

@@ -452,7 +452,8 @@ impl<'u> PortQueue<'u> {
 
     /// Lets this socket's system calls drive the device instead of its interrupts (`SO_PREFER_BUSY_POLL`), or not any
     /// more. Refused in copy mode, where some kernels then never send (fixed by 8de8b71b); and not for every driver in zero-copy
-    /// mode either: where transmit has an interrupt of its own (igb with four queues, virtio) nothing is sent any more.
+    /// mode either: the kernel then polls the interrupt vector of the receive queue and wakes no other (`xsk_no_wakeup`), so that
+    /// where transmit has a vector of its own (igb with four queues, virtio) nothing is sent any more.
     /// [`Watch`](super::watch::Watch) sees that and switches it off.
     pub fn set_busy_poll(&self, prefer: bool, duration_us: u32, budget: u32) -> Result<(), Errno> {
         match &self.backing {

@@ -1,14 +1,13 @@
 //! Next hops with labels: counted by use, each the adjacency of one NHLFE.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use southbound::{LabelSpaceId, LabelVia, NextHop, Nhlfe, PushClass, Rejection, TtlModel};
 
 use super::Writer;
 use crate::tables::adjacency::AdjacencyIndex;
 use crate::tables::label_hop::LabelHop;
-use crate::tables::publish::{Full, Guard, Numbers, Slot};
+use crate::tables::publish::{Full, Guard};
 
 struct Use {
     number: u32,
@@ -18,15 +17,11 @@ struct Use {
 /// The labelled next hops in use.
 pub(super) struct Hops {
     uses: HashMap<Nhlfe, Use>,
-    numbers: Numbers,
 }
 
 impl Hops {
     pub(super) fn new() -> Self {
-        Self {
-            uses: HashMap::new(),
-            numbers: Numbers::from(0),
-        }
+        Self { uses: HashMap::new() }
     }
 }
 
@@ -93,8 +88,7 @@ impl Writer {
         }
         let way = way(nhlfe.via);
         let adjacency = self.use_next_hop(&way, guard)?;
-        let made = self.make_hop(LabelHop::new(nhlfe, adjacency), guard);
-        match made {
+        match self.tables.hops.insert(LabelHop::new(nhlfe, adjacency)) {
             Ok(number) => {
                 self.hops.uses.insert(*nhlfe, Use { number, count: 1 });
                 Ok(AdjacencyIndex::labelled(number))
@@ -104,14 +98,6 @@ impl Writer {
                 Err(Full)
             }
         }
-    }
-
-    fn make_hop(&mut self, hop: LabelHop, guard: &Guard) -> Result<u32, Full> {
-        let limit = u32::try_from(self.tables.hops.limit()).unwrap_or(u32::MAX);
-        let number = self.hops.numbers.take(limit)?;
-        let slot = self.tables.hops.get_or_grow(number, Slot::empty)?;
-        slot.replace(Some(Arc::new(hop)), guard);
-        Ok(number)
     }
 
     /// Ends a use; the last one frees the adjacency once no worker can remember it.
@@ -125,9 +111,8 @@ impl Writer {
         }
         let number = hop.number;
         self.hops.uses.remove(nhlfe);
-        // The hop stays where it is until its number is given out again: a worker that looked its route up before the
-        // change must still find it.
-        self.hops.numbers.give_back(number, guard);
+        // A worker that looked its route up before the change must still find it.
+        self.tables.hops.retire_later(number, guard);
         self.release_next_hop(&way(nhlfe.via), guard);
     }
 }

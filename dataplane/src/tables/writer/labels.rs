@@ -92,7 +92,7 @@ impl Writer {
     fn action_of(&self, group: u32, guard: &Guard) -> LabelAction {
         let adjacency = self.groups.adjacency(group);
         let single = match adjacency.kind() {
-            Kind::Labelled(number) => self.tables.hops.get(number).and_then(|hop| hop.load(guard)),
+            Kind::Labelled(number) => self.tables.hops.get(number, guard),
             _ => None,
         };
         match single {

@@ -1,6 +1,7 @@
 //! Rules of the SPD: kept by table, compiled for the workers when they changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use southbound::{Endpoint, PolicyAction, PolicyDefault, PolicyId, PolicySpec, Rejection, TunnelId, VrfId};
 
@@ -179,7 +180,15 @@ impl Writer {
             .then(|| Arc::new(Classifier::new(rules, default)));
         let index = VrfIndex(number as u32);
         if let Some(vrf) = self.tables.vrfs.get(index.0).and_then(|slot| slot.load(guard)) {
+            let ruled_vrfs = &self.tables.ruled_vrfs;
+            let (was_ruled, is_ruled) = (vrf.spd.load(guard).is_some(), compiled.is_some());
+            if is_ruled && !was_ruled {
+                ruled_vrfs.fetch_add(1, Ordering::AcqRel);
+            }
             vrf.spd.replace(compiled, guard);
+            if was_ruled && !is_ruled {
+                ruled_vrfs.fetch_sub(1, Ordering::AcqRel);
+            }
         }
     }
 

@@ -313,7 +313,7 @@ impl Writer {
                     }
                 }
                 Kind::Labelled(number) => {
-                    if let Some(hop) = self.tables.hops.get(number).and_then(|hop| hop.load(guard)) {
+                    if let Some(hop) = self.tables.hops.get(number, guard) {
                         ahead.push((hop.adjacency, nesting));
                     }
                 }
@@ -354,7 +354,7 @@ impl Writer {
                 (sa.is_some() || !tunnel.protected).then(|| tunnel.inner_mtu_bytes(sa, self.now_seconds))
             }
             Kind::Labelled(number) => {
-                let hop = self.tables.hops.get(number).and_then(|hop| hop.load(guard))?;
+                let hop = self.tables.hops.get(number, guard)?;
                 let mtu_bytes = self.mtu_of(hop.adjacency, guard)?;
                 Some(mtu_bytes.saturating_sub(hop.pushed_bytes() as u16))
             }
