@@ -37,8 +37,9 @@ test-vm: test-vlan ## in virtual machines without KVM: VLANs, VRFs, zero-copy on
 	scripts/packages build demo machine vm
 	bench/vm/prepare
 	bench/vm/peers
-	cargo test --workspace --test vm --test kernel_vrf --no-run
+	cargo test --workspace --test vm --test kernel_vrf --test kernel_pktgen --no-run
 	cargo test --workspace --test kernel_vrf
+	cargo test --workspace --test kernel_pktgen
 	timeout --foreground 1800 cargo test --workspace --test vm -- --test-threads 1
 
 # Runs test programs in a virtual machine of Debian's kernel.
@@ -67,6 +68,11 @@ bench-e2e: ## throughput and processor time beside wireguard-go, strongSwan's us
 	cargo build --release --workspace --bins
 	target/release/penstock-e2e --report bench/results/end-to-end
 
+bench-scrape: ## what a scrape costs, with 10,000 tunnels up: its time, and a worker's time a packet with and without it
+	scripts/packages build demo test
+	cargo build --release --workspace --bins
+	target/release/penstock-scrape
+
 ike-sim: ## IKEv2 between two endpoints over a network that does its worst; SEEDS=10000, FIRST=0
 	scripts/packages build
 	IKE_SIM_SEEDS=$(or $(SEEDS),10000) IKE_SIM_FIRST=$(or $(FIRST),0) cargo test --release -p ike --test simulation
@@ -94,8 +100,8 @@ lint: ## format, clippy, documentation, dependency rules
 	scripts/packages build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --test vm --test vlan --test kernel_vrf -- -D warnings
+	cargo clippy --workspace --test vm --test vlan --test kernel_vrf --test kernel_pktgen -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
 
-.PHONY: ctgrind docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline bench-e2e ike-sim instructions fuzz lint
+.PHONY: ctgrind docs help build deb demo demo-l3vpn ebpf test test-vlan test-vm loom bench bench-pipeline bench-e2e bench-scrape ike-sim instructions fuzz lint

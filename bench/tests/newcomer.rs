@@ -135,6 +135,12 @@ fn from_two_bare_systems_to_a_tunnel_by_what_the_pages_say_and_through_an_upgrad
         one.journal(),
         two.journal()
     );
+    // What bash asks for as somebody types `penstock up `: names of this gateway.
+    let offered = one.shell(
+        "COMPLETE=bash _CLAP_COMPLETE_INDEX=2 _CLAP_COMPLETE_COMP_TYPE=9 _CLAP_COMPLETE_SPACE=false \
+         penstock -- penstock up ''",
+    );
+    assert!(offered.starts_with("site-2"), "{offered}");
     // While there is something to see.
     let mut ping = topology.host_a.command("ping");
     ping.args(["-q", "-i", "0.2", "-w", "60", HOST_B[0]]);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -228,7 +229,9 @@ pub(super) struct Builder {
     /// Name of a table or a uniqueness, to where it stands.
     pub(super) taken: HashMap<(&'static str, String), String>,
     /// Counter-mode keys in use, to where they stand. Held as the SAs hold them: redacted and zeroed.
-    counter_keys: Vec<(southbound::KeyMaterial, String)>,
+    /// By a keyed hash of theirs, so that the keys need no order.
+    counter_keys: HashMap<u64, Vec<(southbound::KeyMaterial, String)>>,
+    hasher: RandomState,
 }
 
 impl Builder {
@@ -263,7 +266,8 @@ impl Builder {
             },
             keys,
             taken: HashMap::new(),
-            counter_keys: Vec::new(),
+            counter_keys: HashMap::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -452,7 +456,11 @@ impl Builder {
         }
         for (key, direction) in [(&sa.key_in, "key_in_file"), (&sa.key_out, "key_out_file")] {
             let Some(key) = key else { continue };
-            if let Some((_, before)) = self.counter_keys.iter().find(|(known, _)| known == key) {
+            let alike = self
+                .counter_keys
+                .entry(self.hasher.hash_one(key.expose()))
+                .or_default();
+            if let Some((_, before)) = alike.iter().find(|(known, _)| known == key) {
                 source.problem(
                     span.clone(),
                     format!(
@@ -462,7 +470,7 @@ impl Builder {
                     ),
                 );
             } else {
-                self.counter_keys.push((
+                alike.push((
                     key.clone(),
                     format!("{} ({direction})", source.place(span.clone())),
                 ));

@@ -18,14 +18,19 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) struct Source {
     path: PathBuf,
     text: String,
+    /// Where each line begins, in bytes.
+    line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl Source {
     pub(super) fn new(path: &Path, text: String) -> Self {
+        let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(newlines).collect();
         Self {
             path: path.to_owned(),
             text,
+            line_starts,
             problems: RefCell::default(),
         }
     }
@@ -124,12 +129,9 @@ impl Source {
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = &self.text[..end];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
+        let line = self.line_starts.partition_point(|start| *start <= end);
+        let line_start = self.line_starts.get(line - 1).copied().unwrap_or_default();
+        (line, self.text[line_start..end].chars().count() + 1)
     }
 }
 

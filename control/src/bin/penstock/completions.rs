@@ -1,5 +1,6 @@
 //! `penstock completions` and the candidates that are asked of the running daemon.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::CompletionCandidate;
 use control::admin::{Client, ExitCode, Frame, Noun, Request};
 
-/// Print the completion script of a shell; names of tunnels and ports are asked of the daemon as you type
+/// Print the completion script of a shell; names of connections, tunnels and ports are asked of the daemon as you type
 #[derive(Args)]
 #[command(after_help = "Examples:\n  source <(penstock completions bash)\n  \
                         penstock completions fish > ~/.config/fish/completions/penstock.fish")]
@@ -44,16 +45,25 @@ impl Completions {
 
 /// Names of tunnels and interfaces of the running gateway; none where it does not answer at once.
 pub(crate) fn names(current: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(current, &[(Noun::Tunnels, "name"), (Noun::Ports, "interface")])
+}
+
+/// Names of its connections.
+pub(crate) fn connections(current: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(current, &[(Noun::Ike, "connection")])
+}
+
+fn candidates(current: &OsStr, sources: &[(Noun, &str)]) -> Vec<CompletionCandidate> {
     let Some(current) = current.to_str() else {
         return Vec::new();
     };
     let socket = socket();
-    [(Noun::Tunnels, "name"), (Noun::Ports, "interface")]
+    let names: BTreeSet<String> = sources
         .iter()
         .flat_map(|(noun, field)| ask(&socket, *noun, field).unwrap_or_default())
         .filter(|name| name.starts_with(current))
-        .map(CompletionCandidate::new)
-        .collect()
+        .collect();
+    names.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// That of the command line being completed, where it names one.

@@ -11,6 +11,7 @@ use crate::output;
 #[command(after_help = "Examples:\n  penstock down site-b\n  penstock down site-b voice")]
 pub(crate) struct Down {
     /// The connection
+    #[arg(add = clap_complete::ArgValueCompleter::new(crate::completions::connections))]
     connection: String,
     /// One of its children; all, and the IKE SA, where none is named
     child: Option<String>,

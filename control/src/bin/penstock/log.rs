@@ -19,6 +19,7 @@ pub(crate) struct Log {
     #[command(subcommand)]
     what: Option<What>,
     /// Of this connection only
+    #[arg(add = clap_complete::ArgValueCompleter::new(crate::completions::connections))]
     connection: Option<String>,
     /// The latest so many lines
     #[arg(long, default_value_t = 200)]

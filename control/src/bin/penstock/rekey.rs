@@ -11,6 +11,7 @@ use crate::output;
 #[command(after_help = "Examples:\n  penstock rekey site-b\n  penstock rekey site-b voice")]
 pub(crate) struct Rekey {
     /// The connection
+    #[arg(add = clap_complete::ArgValueCompleter::new(crate::completions::connections))]
     connection: String,
     /// The child whose pair is renewed; the IKE SA where none is named
     child: Option<String>,

@@ -11,6 +11,7 @@ use crate::output;
 #[command(after_help = "Examples:\n  penstock up site-b\n  penstock up site-b voice --timeout 60")]
 pub(crate) struct Up {
     /// The connection
+    #[arg(add = clap_complete::ArgValueCompleter::new(crate::completions::connections))]
     connection: String,
     /// One of its children; all where none is named
     child: Option<String>,
