@@ -242,6 +242,24 @@ def path_of_tunnel(wire):
     check(max(len(piece) for piece in pieces) in range(980, 1001), f"{[len(piece) for piece in pieces]}")
 
 
+def router_alert(wire):
+    """An echo request to the gateway itself under a router alert reaches its host, which answers without labels."""
+    wire.send(stack([(1, 1)]) / echo("198.51.100.2", "198.51.100.1"), 0x8847)
+    answer = wire.receive(
+        lambda kind, data: data if kind == 0x0800 and is_reply(data, "198.51.100.1", "198.51.100.2") else None
+    )
+    check(answer and answer.endswith(PAYLOAD), "the gateway's host did not answer")
+
+
+def alert_for_another(wire):
+    """A router alert lets no packet into the host's own routing."""
+    wire.send(stack([(1, 64)]) / echo("198.51.100.2", "10.1.0.10"), 0x8847)
+    answer = wire.receive(
+        lambda kind, data: data if kind == 0x0800 and is_reply(data, "10.1.0.10", "198.51.100.2") else None,
+        SILENCE_SECONDS)
+    check(answer is None, "an answer")
+
+
 def silence(wire, labels):
     """No answer: a customer's host is not reached by another customer's label, nor by a stack without end."""
     wire.send(stack([(label, 64) for label in labels]) / echo("10.9.0.5", "10.1.0.10"), 0x8847)
@@ -284,6 +302,8 @@ def main():
         ("traffic class to DSCP", lambda: class_of_label(wire)),
         ("another customer's label", lambda: silence(wire, [501])),
         ("a stack deeper than sixteen", lambda: silence(wire, [0] * 16 + [500])),
+        ("router alert", lambda: router_alert(wire)),
+        ("router alert for somebody else", lambda: alert_for_another(wire)),
         ("labels in GRE with a key", lambda: through_tunnel(
             wire, lambda outer, inner: outer / GRE(proto=0x8847, key_present=1, key=77) / inner, gre_key, "10.11.0.5", 710)),
         ("labels in IP", lambda: through_tunnel(

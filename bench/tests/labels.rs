@@ -225,7 +225,7 @@ fn label_operations_and_tunnels_agree_with_an_independent_router() {
         .filter(|result| !result["error"].is_null())
         .map(|result| format!("{}: {}", result["name"], result["error"]))
         .collect();
-    assert_eq!(results.len(), 20);
+    assert_eq!(results.len(), 22);
     assert!(
         wrong.is_empty(),
         "{}\n{}\n{}\n{}",

@@ -13,8 +13,10 @@
 //!
 //! The kernel checks the source of what it receives here (`rp_filter`): a tunnel's inner source is reached by the route
 //! into this very device, which the control process makes, so loose and strict checking both pass for tunnel traffic.
-//! What is punted for other reasons (IKE in reassembled fragments) has a source behind another interface: [`Tap::open`]
-//! sets the device to loose checking (2) and warns where it may not.
+//! What is punted for other reasons (IKE in reassembled fragments, a packet under a router alert) has a source behind another
+//! interface. A device without an address, as this one is, fails loose checking then, too (`__fib_validate_source` in
+//! net/ipv4/fib_frontend.c): [`Tap::open`] switches the check off here, where only what passed our own comes, and warns
+//! where it may not, or where the host checks on every interface.
 
 mod device;
 
@@ -43,9 +45,15 @@ impl Tap {
     pub fn open(name: &str) -> io::Result<Self> {
         let device = device::open(name)?;
         device::bring_up(name, TAP_MTU_BYTES)?;
-        let setting = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
-        if let Err(error) = std::fs::write(&setting, "2") {
-            tracing::warn!(%error, setting, "packets punted to the host may fail its source check");
+        let setting = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+        if let Err(error) = std::fs::write(setting(name), "0") {
+            tracing::warn!(%error, name, "packets punted to the host may fail its source check");
+        }
+        // The kernel goes by the stricter of the two.
+        if std::fs::read_to_string(setting("all")).is_ok_and(|all| all.trim() != "0") {
+            tracing::warn!(
+                "net.ipv4.conf.all.rp_filter is set: packets punted to the host may fail its source check"
+            );
         }
         Ok(Self {
             name: name.to_owned(),
