@@ -8,7 +8,7 @@ use crate::avx512::chacha20::ChaChaKey;
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::etm::{Cipher, EtmKey};
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::gcm::{Gcm128, Gcm192, Gcm256};
+use crate::avx512::gcm_key::{Gcm128, Gcm192, Gcm256};
 #[cfg(target_arch = "x86_64")]
 use zeroize::Zeroize;
 

@@ -6,7 +6,7 @@
 use core::arch::x86_64::*;
 
 use crate::avx512::aes::from_u128;
-use crate::avx512::gcm::GcmKey;
+use crate::avx512::gcm_key::GcmKey;
 use crate::avx512::ghash::{POLYNOMIAL, reverse_block};
 use crate::avx512::multi_hash::unroll;
 

@@ -3,8 +3,8 @@
 use core::arch::x86_64::*;
 
 use super::gcm::{self, Frame};
-use crate::avx512::gcm::{GcmFamily, GcmKey};
 use crate::avx512::gcm_batch::{additional_data, prefetch};
+use crate::avx512::gcm_key::{GcmFamily, GcmKey};
 use crate::batch::Selection;
 use crate::job::{Job, Verdict};
 

@@ -3,7 +3,8 @@
 
 use core::arch::x86_64::*;
 
-use super::gcm::{self, GcmFamily, GcmKey};
+use super::gcm;
+use super::gcm_key::{GcmFamily, GcmKey};
 use super::gcm_row::{self, Frame, Row};
 use super::ghash::product;
 use super::prefers_karatsuba;

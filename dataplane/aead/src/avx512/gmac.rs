@@ -5,7 +5,7 @@
 
 use core::arch::x86_64::*;
 
-use super::gcm::{GcmFamily, GcmKey};
+use super::gcm_key::{GcmFamily, GcmKey};
 use super::ghash::{Sum, reverse_block, reverse_bytes};
 use crate::batch::Selection;
 use crate::job::{Job, Verdict};
