@@ -42,6 +42,9 @@ const MAX_MANAGED: usize = 4096;
 /// Most requests without an answer yet.
 const MAX_PENDING: usize = 8192;
 
+/// Pause between two looks over all host routes, so that thousands are not looked over at the answer to each.
+const HOST_ROUTE_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the mirror went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -133,6 +136,7 @@ pub struct Mirror {
     meaning: u64,
     managed: BTreeSet<(u32, IpAddr)>,
     pending: BTreeMap<u32, Request>,
+    host_routes_corrected: Option<Instant>,
     statistics: Statistics,
 }
 
@@ -167,6 +171,7 @@ impl Mirror {
             meaning: 0,
             managed: BTreeSet::new(),
             pending: BTreeMap::new(),
+            host_routes_corrected: None,
             statistics: Statistics::default(),
         })
     }
@@ -314,7 +319,15 @@ impl Mirror {
             }
         }
         if untold.host_routes || untold.all || untold.addresses {
-            self.correct_host_routes();
+            if self
+                .host_routes_corrected
+                .is_some_and(|at| at.elapsed() < HOST_ROUTE_PAUSE)
+            {
+                self.untold.host_routes = true;
+            } else {
+                self.host_routes_corrected = Some(Instant::now());
+                self.correct_host_routes();
+            }
         }
     }
 
