@@ -1,19 +1,20 @@
 //! What the tables cost: nanoseconds and clock cycles a lookup, bytes an object, updates a second.
 //!
-//! `cargo bench -p dataplane --bench lookup [sad] [fib_v4] [fib_v6] [spd]`. Time is the thread's own, so that other
+//! `cargo bench -p dataplane --bench lookup [sad] [fib_v4] [fib_v6] [spd] [provider]`. Time is the thread's own, so that other
 //! work on the machine disturbs less; cycles are nanoseconds times the clock that the kernel tells.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::sa::Flow;
 use dataplane::tables::{Limits, Tables, View, VrfIndex, Writer};
 use nix::time::{ClockId, clock_gettime};
 use southbound::{
-    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, IpPrefix, KeyMaterial, Lifetime, LifetimeLimit, Mode, NextHop,
-    PolicyAction, PolicyId, PolicySpec, ProtocolMatch, ReplayWindow, RouteSpec, SaDirection, SaSpec,
-    SelectorPair, TtlPolicy, TunnelId, TunnelSpec, Update, VrfId,
+    DfPolicy, DscpPolicy, EcnPolicy, Endpoint, IpPrefix, KeyMaterial, Label, LabelStack, LabelVia, Lifetime,
+    LifetimeLimit, Mode, NextHop, Nhlfe, PolicyAction, PolicyId, PolicySpec, ProtocolMatch, ReplayWindow,
+    RouteSpec, SaDirection, SaSpec, SelectorPair, TtlPolicy, TunnelId, TunnelSpec, Update, VrfId,
 };
 
 const LOOKUPS: usize = 4_000_000;
@@ -362,6 +363,124 @@ fn fib_v6() {
     }
 }
 
+const VRFS: u32 = 1000;
+const NETWORKS_V4: u32 = 1000;
+const NETWORKS_V6: u32 = 200;
+/// Other provider edges, each with a transport label and labels for every VRF.
+const EDGES: u32 = 20;
+
+/// Destination within the network of a number; the same ones in every VRF.
+fn customer_v4(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0009 | number << 8)
+}
+
+fn customer_v6(number: u32) -> Ipv6Addr {
+    Ipv6Addr::from(0xfd00 << 112 | u128::from(number) << 64 | 9)
+}
+
+/// Tells every route; another generation, other labels.
+fn tell(writer: &mut Writer, generation: u64) {
+    if let Err(rejection) = writer.apply(generation, tunnel()) {
+        panic!("{rejection}");
+    }
+    for number in 0..NETWORKS_V4 + NETWORKS_V6 {
+        let (address, length): (IpAddr, u8) = match number.checked_sub(NETWORKS_V4) {
+            None => (customer_v4(number).into(), 24),
+            Some(number) => (customer_v6(number).into(), 64),
+        };
+        let edge = number % EDGES;
+        for vrf in 1..=VRFS {
+            let labels = [16 + edge, 1000 * generation as u32 + 100_000 + vrf].map(Label::new);
+            let ([Ok(transport), Ok(vpn)], Ok(prefix)) = (labels, IpPrefix::new(address, length)) else {
+                panic!("no such label or prefix");
+            };
+            let stack = LabelStack::new(&[transport, vpn]).unwrap_or_default();
+            let route = RouteSpec {
+                vrf: VrfId(vrf),
+                prefix,
+                next_hops: vec![NextHop::Labelled(Nhlfe::new(
+                    stack,
+                    LabelVia::Tunnel(TunnelId(1)),
+                ))],
+                weights: Vec::new(),
+            };
+            if let Err(rejection) = writer.apply(generation, Update::PutRoute(route)) {
+                panic!("{rejection}");
+            }
+        }
+        writer.settle();
+    }
+}
+
+/// A provider edge: 1.2 million routes over a thousand VRFs, and every one of them replaced while a reader goes by them.
+fn provider() {
+    let mut writer = new_writer();
+    let (before, start) = (resident_bytes(), thread_ns());
+    tell(&mut writer, 1);
+    let (took, bytes) = (thread_ns() - start, resident_bytes().saturating_sub(before));
+    let routes = writer.route_status().len();
+    let each = |what: &str, took: f64| {
+        println!(
+            "{:<44} {:>8.0} a second, {:.1} s in all",
+            format!("{routes} routes over {VRFS} VRFs, {what}"),
+            routes as f64 / took * 1e9,
+            took / 1e9
+        );
+    };
+    each("put", took);
+    println!(
+        "{:<44} {:>8} bytes each, {} MB in all",
+        "route in a VRF, the writer's memory included",
+        bytes / routes,
+        bytes >> 20
+    );
+    let vrfs: Vec<VrfIndex> = (1..=VRFS)
+        .filter_map(|vrf| writer.vrf_index(VrfId(vrf)))
+        .collect();
+    let tables = Arc::clone(writer.tables());
+    let (began, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut took = 0.0;
+    let (found, lost) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut reader = tables.reader();
+            let mut random = Random(0x9e37_79b9_7f4a_7c15);
+            let (mut found, mut lost) = (0u64, 0u64);
+            while !ended.load(Ordering::Acquire) {
+                let view = reader.pin();
+                for _ in 0..BATCH {
+                    let vrf = vrfs[random.below(vrfs.len())];
+                    let index = if random.below(6) == 0 {
+                        view.route_v6(vrf, customer_v6(random.below(NETWORKS_V6 as usize) as u32))
+                    } else {
+                        view.route_v4(vrf, customer_v4(random.below(NETWORKS_V4 as usize) as u32))
+                    };
+                    match view.hop(index) {
+                        Some(hop) if hop.labels().len() == 2 => found += 1,
+                        _ => lost += 1,
+                    }
+                }
+                began.store(true, Ordering::Release);
+            }
+            (found, lost)
+        });
+        while !began.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let start = thread_ns();
+        tell(&mut writer, 2);
+        took = thread_ns() - start;
+        ended.store(true, Ordering::Release);
+        match reading.join() {
+            Ok(counts) => counts,
+            Err(_) => panic!("the reader panicked"),
+        }
+    });
+    each("replaced under a reader", took);
+    println!("{:<44} {found:>8} found, {lost} lost", "lookups meanwhile");
+    let swept = writer.sweep(2);
+    println!("{:<44} {swept:>8} objects", "left of the table before");
+}
+
 fn spd() {
     const RULES: u32 = 10_000;
     let mut writer = new_writer();
@@ -429,7 +548,13 @@ fn spd() {
 }
 
 fn main() {
-    let parts: [(&str, fn()); 4] = [("sad", sad), ("fib_v4", fib_v4), ("fib_v6", fib_v6), ("spd", spd)];
+    let parts: [(&str, fn()); 5] = [
+        ("sad", sad),
+        ("fib_v4", fib_v4),
+        ("fib_v6", fib_v6),
+        ("spd", spd),
+        ("provider", provider),
+    ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))

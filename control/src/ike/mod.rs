@@ -17,6 +17,7 @@ mod inherited_peers;
 mod journal;
 mod key_log;
 mod leases;
+mod notice;
 mod radius;
 mod renewal;
 mod report;
